@@ -1,0 +1,338 @@
+"""The declaration of an anatomy, from which everything else is derived.
+
+A schema is one YAML file in ``anatomies/`` (or anywhere): landmarks, mirror pairs, exchangeable points, repeated
+structures (chains), edges to draw, measurements and grades. A new anatomy needs no Python.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bregma.config import Config, Loc, read_yaml, validate, where_line
+from bregma.errors import SchemaError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class Code(Config):
+    """A coded concept, e.g. SNOMED CT 14806007."""
+
+    scheme: Literal["SCT", "RADLEX", "DCM", "LN", "UCUM", "99BREGMA"]
+    """SNOMED CT, RadLex, DICOM, LOINC, UCUM, or Bregma's own where no public code exists."""
+    value: str
+    meaning: str
+
+
+class Landmark(Config):
+    """A named anatomical point."""
+
+    name: Name
+    label: str
+    """The words a clinician would read."""
+    code: Code | None = None
+
+
+class Chain(Config):
+    """A repeated structure, such as a spine: the same parts at every level, listed cranial to caudal."""
+
+    name: Name
+    levels: tuple[Name, ...] = Field(min_length=1)
+    """Level names, cranial to caudal."""
+    parts: dict[Name, str] = Field(min_length=1)
+    """Part name to label; the landmark of a part is called ``<level>_<part>``."""
+    partial: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
+    """Levels that have only some of the parts, e.g. the sacrum's endplate."""
+    optional: tuple[Name, ...] = ()
+    """Levels that may lie outside the field of view."""
+    anchor: Name | None = None
+    """The level from which the others are named when the chain is decoded."""
+    named: bool = True
+    """False where levels cannot be named and only their order is known."""
+    codes: dict[Name, Code] = Field(default_factory=dict)
+    """The anatomical structure of a level."""
+
+    def landmark_name(self, level: str, part: str) -> str:
+        """Return the landmark name of ``part`` at ``level``."""
+        return f"{level}_{part}"
+
+    def parts_of(self, level: str) -> tuple[str, ...]:
+        """Return the parts that ``level`` has."""
+        return self.partial.get(level, tuple(self.parts))
+
+
+class GradeScale(Config):
+    """Declared thresholds that turn a value into a grade.
+
+    ``labels[i]`` holds from ``edges[i-1]`` up to, and without, ``edges[i]``.
+    """
+
+    name: Name
+    label: str = ""
+    edges: tuple[float, ...] = Field(min_length=1)
+    """Ascending thresholds; a value equal to an edge falls into the upper grade."""
+    labels: tuple[str, ...]
+    absolute: bool = False
+    """Grade the magnitude, not the signed value."""
+    source: str
+    """Where the thresholds come from."""
+
+
+class MeasurementSpec(Config):
+    """A measurement as a row over a primitive of ``bregma.measure``."""
+
+    name: Name
+    label: str
+    primitive: Name
+    points: dict[Name, str]
+    """Role of the primitive to landmark name; ``{level}``, ``{upper}`` and ``{lower}`` stand for levels of ``along``."""
+    along: Name | None = None
+    """Repeat over a chain: once per level (``{level}``) or per pair of neighbours (``{upper}``, ``{lower}``)."""
+    unit: Literal["mm", "mm2", "%", "deg", "1"]
+    """Lengths fall back to pixels, with the reason, when there is no trusted spacing."""
+    grade: Name | None = None
+    code: Code | None = None
+    source: str = ""
+    """Where the definition comes from (paper, textbook)."""
+
+
+class LandmarkSchema(Config):
+    """One anatomy: its landmarks and all that is derived from them."""
+
+    name: Name
+    title: str
+    version: int = Field(default=1, ge=1)
+    description: str = ""
+    view: str = ""
+    """Modality and projection, e.g. ``radiograph, lateral``."""
+    landmarks: tuple[Landmark, ...] = ()
+    """In YAML, landmarks of chains need not be listed: they are derived and follow the ones listed."""
+    mirror_pairs: tuple[tuple[Name, Name], ...] = ()
+    """Left/right partners, swapped whenever the image is flipped."""
+    flip: Literal["swap", "keep", "never"] = "never"
+    """What a horizontal flip does to names: ``swap`` the mirror pairs; ``keep`` them (a profile seen from the other
+    side); ``never`` flip, because the mirrored image would be another anatomy."""
+    exchangeable: tuple[tuple[Name, ...], ...] = ()
+    """Sets of points that cannot be told apart, e.g. the two ends of a diameter."""
+    chains: tuple[Chain, ...] = ()
+    edges: tuple[tuple[Name, Name], ...] = ()
+    """Lines to draw."""
+    measurements: tuple[MeasurementSpec, ...] = ()
+    grades: tuple[GradeScale, ...] = ()
+    reference_length: tuple[Name, Name, float] | None = None
+    """Two landmarks and the millimetres the literature takes their distance to be; used only when asked for."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Landmark names in array order."""
+        return tuple(landmark.name for landmark in self.landmarks)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def __repr__(self) -> str:
+        return f"LandmarkSchema({self.name!r}, {len(self)} landmarks)"
+
+    def index(self, name: str) -> int:
+        """Return the position of a landmark in point arrays.
+
+        Raises:
+            SchemaError: no landmark of that name.
+        """
+        try:
+            return self._positions[name]
+        except KeyError:
+            raise SchemaError(f"has no landmark '{name}'", where=f"schema '{self.name}'") from None
+
+    @cached_property
+    def flip_permutation(self) -> tuple[int, ...]:
+        """Index array ``p`` such that after a horizontal flip landmark ``i`` is where landmark ``p[i]`` was."""
+        order = list(range(len(self)))
+        if self.flip == "swap":
+            for left, right in self.mirror_pairs:
+                i, j = self.index(left), self.index(right)
+                order[i], order[j] = j, i
+        return tuple(order)
+
+    def chain(self, name: str) -> Chain:
+        """Return the chain of that name."""
+        for chain in self.chains:
+            if chain.name == name:
+                return chain
+        raise SchemaError(f"has no chain '{name}'", where=f"schema '{self.name}'")
+
+    def grade(self, name: str) -> GradeScale:
+        """Return the grade scale of that name."""
+        for scale in self.grades:
+            if scale.name == name:
+                return scale
+        raise SchemaError(f"has no grade scale '{name}'", where=f"schema '{self.name}'")
+
+
+def builtin_schemas() -> tuple[str, ...]:
+    """Names of the anatomies shipped with Bregma."""
+    folder = resources.files("bregma") / "anatomies"
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_schema(source: str | Path) -> LandmarkSchema:
+    """Load a schema by the name of a built-in anatomy or from a YAML file.
+
+    Raises:
+        SchemaError: unknown name, or a declaration that contradicts itself; names the file and line.
+    """
+    path = Path(source)
+    if path.suffix not in {".yaml", ".yml"}:
+        if str(source) not in builtin_schemas():
+            known = ", ".join(builtin_schemas())
+            raise SchemaError(f"there is no built-in anatomy '{source}'", expected=f"one of {known}, or a .yaml file")
+        path = Path(str(resources.files("bregma") / "anatomies" / f"{source}.yaml"))
+    data, lines = read_yaml(path)
+    return schema_from_dict(data, where=str(path), lines=lines)
+
+
+def schema_from_dict(data: Any, *, where: str, lines: dict[Loc, int] | None = None) -> LandmarkSchema:
+    """Build a schema from plain data: derive the chains' landmarks and check every cross-reference.
+
+    Raises:
+        SchemaError: names ``where``, with the line when ``lines`` are given.
+    """
+    if not isinstance(data, dict):
+        raise SchemaError("holds no settings", where=where, expected="a mapping with name, title and landmarks")
+    schema = validate(LandmarkSchema, data, where=where, lines=lines, error=SchemaError)
+    declared = set(schema.names)
+    derived = [point for chain in schema.chains for point in _chain_landmarks(chain) if point.name not in declared]
+    if derived:
+        schema = schema.model_copy(update={"landmarks": (*schema.landmarks, *derived)})
+    for loc, problem in _faults(schema):
+        raise SchemaError(problem, where=where_line(where, loc, lines or {}))
+    return schema
+
+
+def _chain_landmarks(chain: Chain) -> Iterator[Landmark]:
+    for level in chain.levels:
+        for part in chain.parts_of(level):
+            label = chain.parts.get(part, part)
+            yield Landmark(name=chain.landmark_name(level, part), label=f"{level} {label}", code=chain.codes.get(level))
+
+
+def _faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    yield from _landmark_faults(schema)
+    yield from _pair_faults(schema)
+    yield from _chain_faults(schema)
+    yield from _grade_faults(schema)
+    yield from _measurement_faults(schema)
+
+
+def _landmark_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    if not schema.landmarks:
+        yield (), "declares no landmarks and no chains"
+    for name, count in Counter(schema.names).items():
+        if count > 1:
+            last = max(i for i, known in enumerate(schema.names) if known == name)
+            yield ("landmarks", last), f"the landmark '{name}' is declared {count} times"
+    groups: list[tuple[str, tuple[tuple[Any, ...], ...]]] = [
+        ("mirror_pairs", schema.mirror_pairs),
+        ("exchangeable", schema.exchangeable),
+        ("edges", schema.edges),
+    ]
+    if schema.reference_length:
+        groups.append(("reference_length", (schema.reference_length[:2],)))
+    known = set(schema.names)
+    for field, members in groups:
+        for index, member in enumerate(members):
+            for name in member:
+                if name not in known:
+                    yield (field, index), f"'{name}' in {field} is not a landmark of this schema"
+
+
+def _pair_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    for field in ("mirror_pairs", "exchangeable"):
+        seen: set[str] = set()
+        for index, member in enumerate(getattr(schema, field)):
+            if len(set(member)) < max(2, len(member)):
+                yield (field, index), f"{list(member)} in {field} needs at least two different landmarks"
+            for name in member:
+                if name in seen:
+                    yield (field, index), f"'{name}' occurs in {field} twice; a point has one partner"
+                seen.add(name)
+    if schema.flip == "swap" and not schema.mirror_pairs:
+        yield ("flip",), "flip is 'swap' but no mirror_pairs are declared"
+
+
+def _chain_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    for index, chain in enumerate(schema.chains):
+        loc: Loc = ("chains", index)
+        named = {"partial": chain.partial, "optional": chain.optional, "codes": chain.codes}
+        for field, levels in named.items():
+            for level in levels:
+                if level not in chain.levels:
+                    yield (*loc, field), f"'{level}' is not a level of chain '{chain.name}'"
+        for level, parts in chain.partial.items():
+            for part in set(parts) - set(chain.parts):
+                yield (*loc, "partial", level), f"'{part}' is not a part of chain '{chain.name}'"
+        if chain.anchor and chain.anchor not in chain.levels:
+            yield (*loc, "anchor"), f"the anchor '{chain.anchor}' is not a level of chain '{chain.name}'"
+
+
+def _grade_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    for index, scale in enumerate(schema.grades):
+        if len(scale.labels) != len(scale.edges) + 1:
+            yield ("grades", index), f"grade '{scale.name}' needs one label more than it has edges"
+        if list(scale.edges) != sorted(set(scale.edges)):
+            yield ("grades", index, "edges"), f"the edges of grade '{scale.name}' must ascend"
+
+
+def _measurement_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    chains = {chain.name: chain for chain in schema.chains}
+    grades = {scale.name for scale in schema.grades}
+    for index, spec in enumerate(schema.measurements):
+        loc: Loc = ("measurements", index)
+        if spec.along is not None and spec.along not in chains:
+            yield (*loc, "along"), f"measurement '{spec.name}' goes along '{spec.along}', which is not a chain"
+            continue
+        if spec.grade is not None and spec.grade not in grades:
+            yield (*loc, "grade"), f"measurement '{spec.name}' uses the grade '{spec.grade}', which is not declared"
+        if not any(True for _ in expand(schema, spec)):
+            yield loc, f"measurement '{spec.name}' fits no landmarks of this schema"
+        if spec.along is None:
+            for role, name in spec.points.items():
+                if name not in schema.names:
+                    yield (*loc, "points", role), f"measurement '{spec.name}' needs '{name}', which is not a landmark"
+
+
+def expand(schema: LandmarkSchema, spec: MeasurementSpec) -> Iterator[tuple[str | None, dict[str, str]]]:
+    """Yield ``(level, role -> landmark name)`` for every place where a measurement applies.
+
+    A measurement along a chain is repeated per level or, where its points name ``{upper}`` and ``{lower}``, per pair of
+    neighbours (``level`` is then ``"L4-L5"``); places where a level lacks a part are left out.
+    """
+    known = set(schema.names)
+    for level, names in _places(schema, spec):
+        if spec.along is None or all(name in known for name in names.values()):
+            yield level, names
+
+
+def _places(schema: LandmarkSchema, spec: MeasurementSpec) -> Iterator[tuple[str | None, dict[str, str]]]:
+    if spec.along is None:
+        yield None, dict(spec.points)
+        return
+    levels = schema.chain(spec.along).levels
+    if any("{upper}" in text or "{lower}" in text for text in spec.points.values()):
+        for upper, lower in pairwise(levels):
+            names = {role: t.replace("{upper}", upper).replace("{lower}", lower) for role, t in spec.points.items()}
+            yield f"{upper}-{lower}", names
+    else:
+        for level in levels:
+            yield level, {role: text.replace("{level}", level) for role, text in spec.points.items()}
