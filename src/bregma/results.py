@@ -1,0 +1,138 @@
+"""What an evaluation found, as plain values that reports and comparisons read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bregma.geometry import Array
+from bregma.schema import LandmarkSchema
+from bregma.types import Case, LandmarkSet, Measurement, Prediction, Tag
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval.
+
+    Attributes:
+        value: the figure, or None where nothing could be scored.
+        low: lower end of the 95 % interval, or None where there are too few subjects for one.
+        high: upper end.
+        n: how many things (points, images, grades) the figure rests on.
+        unit: ``px``, ``mm``, ``%``, ``1`` ...
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "unit": self.unit}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Estimate:
+        """Rebuild from ``to_dict``."""
+        return cls(data["value"], data["low"], data["high"], data["n"], data["unit"])
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One image, scored.
+
+    Attributes:
+        case: the case; its image is read only when drawn.
+        truth: the labels it was scored against.
+        prediction: what the model said.
+        errors_px: ``(N,)`` radial errors in px of the original image, NaN where not scored.
+        errors_mm: the same in mm, or None without a trusted spacing.
+        scored: ``(N,)`` mask of landmarks that have a true position.
+        ipe_px: mean radial error of the image, or None where nothing was scored.
+        outliers: number of scored points beyond the outlier threshold.
+        measured: measurements from the prediction.
+        true_measured: the same measurements from the labels, in the same order.
+    """
+
+    case: Case
+    truth: LandmarkSet
+    prediction: Prediction
+    errors_px: Array
+    errors_mm: Array | None
+    scored: NDArray[Any]
+    ipe_px: float | None
+    outliers: int
+    measured: tuple[Measurement, ...] = ()
+    true_measured: tuple[Measurement, ...] = ()
+
+    @property
+    def tags(self) -> Mapping[str, Tag]:
+        """The case's tags."""
+        return self.case.tags
+
+
+@dataclass(frozen=True)
+class LandmarkResult:
+    """One landmark over all images."""
+
+    name: str
+    label: str
+    mre: Estimate
+    median: Estimate
+    p95: Estimate
+    outliers: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A measurement from predictions against the same from labels.
+
+    Attributes:
+        name: the measurement.
+        level: where along a chain, or None for all places taken together.
+        unit: of ``mae`` and ``bias``.
+        mae: mean absolute difference.
+        bias: mean difference, predicted minus true.
+        grade_accuracy: share of equal grades in %, or None where there is no grade scale.
+        failed: places that have a true value and no predicted one.
+    """
+
+    name: str
+    label: str
+    level: str | None
+    unit: str
+    mae: Estimate
+    bias: Estimate
+    grade_accuracy: Estimate | None
+    failed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's performance on one set of cases.
+
+    Attributes:
+        name: run and split, for headings.
+        schema: the anatomy.
+        cases: scored images, worst first.
+        metrics: plain metric name to figure, in the order in which to show them.
+        landmarks: one row a landmark, in schema order.
+        agreements: one row a measurement (and one a level along a chain).
+        settings: thresholds, sizes, bootstrap draws and seed that gave the figures.
+        notes: what a reader must know (images that failed, missing spacing, small n).
+        human: the same metrics of a second observer against the labels; empty where there is none.
+    """
+
+    name: str
+    schema: LandmarkSchema
+    cases: tuple[CaseResult, ...]
+    metrics: Mapping[str, Estimate]
+    landmarks: tuple[LandmarkResult, ...]
+    agreements: tuple[Agreement, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    human: Mapping[str, Estimate] = field(default_factory=dict)
