@@ -92,7 +92,7 @@ class MeasurementSpec(Config):
     label: str
     primitive: Name
     points: dict[Name, str]
-    """Role of the primitive to landmark name; ``{level}``, ``{upper}`` and ``{lower}`` stand for levels of ``along``."""
+    """Role to landmark name; ``{level}``, ``{upper}`` and ``{lower}`` stand for levels of ``along``."""
     along: Name | None = None
     """Repeat over a chain: once per level (``{level}``) or per pair of neighbours (``{upper}``, ``{lower}``)."""
     unit: Literal["mm", "mm2", "%", "deg", "1"]
