@@ -136,3 +136,47 @@ class Evaluation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     human: Mapping[str, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One metric over several runs, on the cases that all of them scored.
+
+    Attributes:
+        metric: the metric's plain name, as in ``Evaluation.metrics``.
+        unit: of ``figures`` and ``differences``.
+        figures: one a run, in the order of the runs.
+        differences: run minus reference run, paired by subject; None for the reference and where nothing could be paired.
+        p_values: two-sided, of the paired differences; None where there is none.
+        lower_is_better: True for errors, False for rates of success; None where neither is better.
+    """
+
+    metric: str
+    unit: str
+    figures: tuple[Estimate, ...]
+    differences: tuple[Estimate | None, ...]
+    p_values: tuple[float | None, ...]
+    lower_is_better: bool | None = True
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """Runs side by side, with paired differences from the first one.
+
+    Attributes:
+        name: what was compared, for headings.
+        runs: names of the runs; the first one is the reference.
+        rows: one a metric, in the order in which to show them.
+        cases: images that every run scored.
+        subjects: subjects of these images.
+        test: the paired test in words, e.g. ``"paired bootstrap over subjects, 2000 draws"``.
+        notes: what a reader must know (cases left out, correction for multiple comparisons).
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    rows: tuple[ComparisonRow, ...]
+    cases: int
+    subjects: int
+    test: str = ""
+    notes: tuple[str, ...] = ()
