@@ -146,7 +146,7 @@ class ComparisonRow:
         metric: the metric's plain name, as in ``Evaluation.metrics``.
         unit: of ``figures`` and ``differences``.
         figures: one a run, in the order of the runs.
-        differences: run minus reference run, paired by subject; None for the reference and where nothing could be paired.
+        differences: run minus reference run, paired by subject; None for the reference and where nothing was paired.
         p_values: two-sided, of the paired differences; None where there is none.
         lower_is_better: True for errors, False for rates of success; None where neither is better.
     """
