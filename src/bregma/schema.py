@@ -25,8 +25,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 class Code(Config):
     """A coded concept, e.g. SNOMED CT 14806007."""
 
-    scheme: Literal["SCT", "RADLEX", "DCM", "LN", "UCUM", "99BREGMA"]
-    """SNOMED CT, RadLex, DICOM, LOINC, UCUM, or Bregma's own where no public code exists."""
+    scheme: Literal["SCT", "RADLEX", "DCM", "LN", "UCUM", "FMA", "99BREGMA"]
+    """SNOMED CT, RadLex, DICOM, LOINC, UCUM, Foundational Model of Anatomy, or Bregma's own where no public code exists."""
     value: str
     meaning: str
 
