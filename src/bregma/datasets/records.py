@@ -1,0 +1,182 @@
+"""From label rows to cases: finding images, reading their headers, and setting aside the ones that cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bregma.errors import ImageError, LabelError
+from bregma.geometry import Frame, SpacingSource
+from bregma.io import open_image
+from bregma.schema import LandmarkSchema
+from bregma.types import Case, Dataset, LandmarkSet, Tag
+
+log = logging.getLogger(__name__)
+
+_NOT_IMAGES = {".csv", ".tsv", ".json", ".txt", ".yaml", ".yml", ".md", ".xlsx", ".xml", ".zip"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a label file says about one image.
+
+    Attributes:
+        id: the case.
+        subject: the person.
+        image: the image's name as the label file gives it.
+        where: file and row, for messages.
+        landmarks: the points; None where there are none.
+        fractions: the points are fractions of the image's width and height, not pixels.
+        spacing: millimetres per pixel along x and y; None leaves what the image itself says.
+        targets: clinical quantities.
+        tags: further facts.
+        observers: further readings of the same points.
+    """
+
+    id: str
+    subject: str
+    image: str
+    where: str
+    landmarks: LandmarkSet | None = None
+    fractions: bool = False
+    spacing: tuple[float, float] | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, Tag] = field(default_factory=dict)
+    observers: Mapping[str, LandmarkSet] = field(default_factory=dict)
+
+
+class ImageFolder:
+    """The images beneath a folder, found by path, by file name, or by name without suffix."""
+
+    def __init__(self, root: Path, *, within: Sequence[str] = ()) -> None:
+        """Look beneath ``root``, or only in its subfolders ``within``."""
+        self.root = root
+        self.roots = tuple(root / name for name in within) or (root,)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in _files(self.roots):
+            for key in {path.name, image_stem(path.name)}:
+                found.setdefault(key, []).append(path)
+        return found
+
+    def find(self, name: str, *, where: str) -> Path:
+        """Return the image that a label file calls ``name``.
+
+        Raises:
+            ImageError: there is none, or more than one.
+        """
+        direct = self.root / name
+        if direct.is_file():
+            return direct
+        found = self._by_name.get(Path(name).name, [])
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise ImageError(
+                f"the image '{name}' is not there",
+                where=where,
+                expected=f"a file of that name beneath {self.root}",
+                fix="add the image, remove the row, or say where the images lie (images=...)",
+            )
+        raise ImageError(
+            f"'{name}' could be several images",
+            where=where,
+            got=", ".join(str(path.relative_to(self.root)) for path in found[:3]),
+            fix="give the path from the images' folder instead of the bare name",
+        )
+
+
+def image_stem(name: str) -> str:
+    """Return a file name without its suffix; ``.nii.gz`` counts as one."""
+    return name.removesuffix(".gz").removesuffix(".nii") if name.endswith(".nii.gz") else Path(name).stem
+
+
+def assemble(
+    records: Iterable[Record],
+    images: ImageFolder,
+    *,
+    name: str,
+    schema: LandmarkSchema,
+    strict: bool,
+    spacing_source: SpacingSource = "dataset",
+    license: str = "",
+    citation: str = "",
+    problems: Sequence[str] = (),
+) -> Dataset:
+    """Open every record's image and make a dataset of the ones that can be opened.
+
+    Raises:
+        ImageError: ``strict``, and an image is missing or cannot be read.
+        LabelError: not one image can be used.
+        SchemaError: the labels do not fit the schema.
+    """
+    cases: list[Case] = []
+    faults = list(problems)
+    for record in records:
+        try:
+            cases.append(_open(record, images, spacing_source))
+        except ImageError as error:
+            if strict:
+                raise
+            faults.append(str(error))
+    _report(name, cases, faults, images)
+    return Dataset(name, schema, tuple(cases), license=license, citation=citation, problems=tuple(faults))
+
+
+def with_splits(dataset: Dataset, split_of: Mapping[str, str]) -> Dataset:
+    """Return the dataset with published splits, given the split of each case id; absent cases are passed over."""
+    splits: dict[str, list[str]] = {}
+    for case in dataset:
+        if case.id in split_of:
+            splits.setdefault(split_of[case.id], []).append(case.id)
+    return replace(dataset, splits={split: tuple(ids) for split, ids in splits.items()})
+
+
+def _open(record: Record, images: ImageFolder, spacing_source: SpacingSource) -> Case:
+    image, frame = open_image(images.find(record.image, where=record.where))
+    if record.spacing is not None:
+        frame = Frame(frame.shape, record.spacing, spacing_source)
+    return Case(
+        id=record.id,
+        subject=record.subject,
+        image=image,
+        frame=frame,
+        landmarks=None if record.landmarks is None else _in_pixels(record.landmarks, record, frame),
+        targets=record.targets,
+        tags=record.tags,
+        observers={
+            who: marks for who, reading in record.observers.items() if (marks := _in_pixels(reading, record, frame))
+        },
+    )
+
+
+def _in_pixels(marks: LandmarkSet, record: Record, frame: Frame) -> LandmarkSet:
+    if not record.fractions:
+        return marks
+    return LandmarkSet(marks.points * np.array([frame.width, frame.height]), marks.status)
+
+
+def _files(roots: Iterable[Path]) -> Iterator[Path]:
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix.lower() not in _NOT_IMAGES and not path.name.startswith("."):
+                yield path
+
+
+def _report(name: str, cases: Sequence[Case], faults: Sequence[str], images: ImageFolder) -> None:
+    if not cases:
+        raise LabelError(
+            "not one labelled image can be used",
+            where=images.root,
+            got=faults[0] if faults else "no labels",
+            fix="check that the images lie beneath this folder, or say where they are (images=...)",
+        )
+    if faults:
+        log.warning("%s: %d of %d cases left out; first: %s", name, len(faults), len(cases) + len(faults), faults[0])
