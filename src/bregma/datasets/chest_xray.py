@@ -18,6 +18,9 @@ from bregma.types import Dataset, LandmarkSet
 
 LICENSE = "Research use, under the terms of the COVID-19 Radiography Database."
 CITATION = (
+    "Ayala-Raggi SE, Cruz-Ovando RA, Reyes-Cocoletzi L, Barreto-Flores A. Accurate recognition of pneumonia and "
+    "COVID-19 by geometric shape normalization of lung region using automatic landmark detection and piecewise affine "
+    "warping. arXiv:2606.29715, 2026. "
     "Chowdhury MEH, Rahman T, Khandakar A, et al. Can AI help in screening viral and COVID-19 pneumonia? IEEE Access "
     "2020;8:132665-132676. "
     "Rahman T, Khandakar A, Qiblawey Y, et al. Exploring the effect of image enhancement techniques on COVID-19 "

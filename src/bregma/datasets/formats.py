@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from bregma.datasets import chest_xray, hand_xray
+from bregma.datasets import ceph_xray, chest_xray, fetal_head_us, hand_xray, spine_ap_xray, spine_mri
 from bregma.errors import ConfigError, LabelError
 from bregma.schema import LandmarkSchema, load_schema
 from bregma.types import Dataset
@@ -45,29 +46,20 @@ class Format:
         return tuple(inspect.signature(self.read).parameters)[1:]
 
 
-DATASETS: dict[str, Format] = {
-    entry.name: entry
-    for entry in (
-        Format(
-            "hand_xray",
-            "hand radiographs, 37 landmarks (Digital Hand Atlas)",
-            hand_xray.read,
-            hand_xray.detect,
-            "hand",
-            hand_xray.LICENSE,
-            hand_xray.CITATION,
-        ),
-        Format(
-            "chest_xray",
-            "frontal chest radiographs, 15 landmarks",
-            chest_xray.read,
-            chest_xray.detect,
-            "chest",
-            chest_xray.LICENSE,
-            chest_xray.CITATION,
-        ),
-    )
-}
+def _published(name: str, title: str, module: ModuleType, schema: str) -> Format:
+    return Format(name, title, module.read, module.detect, schema, module.LICENSE, module.CITATION)
+
+
+_FORMATS = (
+    _published("hand_xray", "hand radiographs, 37 landmarks (Digital Hand Atlas)", hand_xray, "hand"),
+    _published("chest_xray", "frontal chest radiographs, 15 landmarks", chest_xray, "chest"),
+    _published("fetal_head_us", "fetal head ultrasound, OFD and BPD (HC18)", fetal_head_us, "fetal_head"),
+    _published("spine_ap_xray", "whole-spine AP radiographs, T1 to L5 (AASCE 2019)", spine_ap_xray, "spine_ap"),
+    _published("ceph_xray", "lateral cephalograms, 19 landmarks (ISBI 2015)", ceph_xray, "cephalometric"),
+    _published("spine_mri", "mid-sagittal lumbar MRI, L1 to L5 (MyoSegmenTUM)", spine_mri, "lumbar_mri"),
+)
+
+DATASETS: dict[str, Format] = {entry.name: entry for entry in _FORMATS}
 
 
 def read_dataset(

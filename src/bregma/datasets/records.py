@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,8 @@ class Record:
         where: file and row, for messages.
         landmarks: the points; None where there are none.
         fractions: the points are fractions of the image's width and height, not pixels.
-        spacing: millimetres per pixel along x and y; None leaves what the image itself says.
+        spacing: millimetres per pixel along x and y, or how they follow from the image's size; None leaves what the
+            image itself says.
         targets: clinical quantities.
         tags: further facts.
         observers: further readings of the same points.
@@ -44,7 +45,7 @@ class Record:
     where: str
     landmarks: LandmarkSet | None = None
     fractions: bool = False
-    spacing: tuple[float, float] | None = None
+    spacing: tuple[float, float] | Callable[[Frame], tuple[float, float]] | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, Tag] = field(default_factory=dict)
     observers: Mapping[str, LandmarkSet] = field(default_factory=dict)
@@ -142,7 +143,8 @@ def with_splits(dataset: Dataset, split_of: Mapping[str, str]) -> Dataset:
 def _open(record: Record, images: ImageFolder, spacing_source: SpacingSource) -> Case:
     image, frame = open_image(images.find(record.image, where=record.where))
     if record.spacing is not None:
-        frame = Frame(frame.shape, record.spacing, spacing_source)
+        spacing = record.spacing(frame) if callable(record.spacing) else record.spacing
+        frame = Frame(frame.shape, spacing, spacing_source)
     return Case(
         id=record.id,
         subject=record.subject,

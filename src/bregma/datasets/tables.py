@@ -110,6 +110,12 @@ def points_from(row: Row, texts: Sequence[str]) -> Array:
     return np.array(values, dtype=np.float64).reshape(-1, 2)
 
 
+def named_points(row: Row, names: Sequence[str]) -> Array:
+    """Read the columns ``<name>_x`` and ``<name>_y`` as points ``(N, 2)``; every one must hold a number."""
+    values = [[row.number_in(f"{name}_{axis}") for axis in "xy"] for name in names]
+    return np.array(values, dtype=np.float64).reshape(-1, 2)
+
+
 def require_columns(header: Sequence[str], wanted: Sequence[str], *, where: str | Path) -> None:
     """Refuse a table that lacks a column.
 

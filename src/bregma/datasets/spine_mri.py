@@ -1,0 +1,75 @@
+"""Mid-sagittal lumbar MRI of MyoSegmenTUM with vertebral corners derived from the published masks.
+
+Layout: ``corners.csv`` (image, then the x, y columns of each corner of L1 to L5), ``midsagittal/*.png`` with pixels of
+1 mm, and, where it is present, ``targets.csv`` with each vertebral body's volume in cm³. Corners are those of
+minimum-area boxes around the masks, not points that a reader placed; a few lie just outside the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bregma.datasets.records import ImageFolder, Record, assemble, image_stem
+from bregma.datasets.tables import Row, by_key, named_points, read_rows
+from bregma.schema import LandmarkSchema, load_schema
+from bregma.types import Dataset, LandmarkSet
+
+LICENSE = "Free use with citation of the authors."
+CITATION = (
+    "Burian E, Rohrmeier A, Schlaeger S, et al. Lumbar muscle and vertebral bodies segmentation of chemical shift "
+    "encoding-based water-fat MRI: the reference database MyoSegmenTUM spine. BMC Musculoskelet Disord 2019;20:152."
+)
+
+_CORNERS, _TARGETS = "corners.csv", "targets.csv"
+_SPACING_MM = (1.0, 1.0)
+
+
+def detect(root: Path) -> bool:
+    """Tell whether a folder has this layout."""
+    return (root / _CORNERS).is_file() and (root / "midsagittal").is_dir()
+
+
+def read(
+    root: Path, *, schema: LandmarkSchema | None = None, images: Path | None = None, strict: bool = False
+) -> Dataset:
+    """Read the dataset; targets are the published volumes, by their column names.
+
+    Args:
+        root: the dataset's folder.
+        schema: the anatomy; None takes the built-in ``lumbar_mri``.
+        images: the folder of the images where it is not ``root/midsagittal``.
+        strict: refuse missing or broken images instead of setting them aside.
+
+    Raises:
+        LabelError: a row that cannot be read; names it.
+    """
+    schema = schema or load_schema("lumbar_mri")
+    rows = by_key(read_rows(root / _CORNERS), "image")
+    targets = by_key(read_rows(root / _TARGETS), "subject") if (root / _TARGETS).is_file() else {}
+    return assemble(
+        (_record(name, row, targets, schema) for name, row in rows.items()),
+        ImageFolder(images or root / "midsagittal"),
+        name="spine_mri",
+        schema=schema,
+        strict=strict,
+        license=LICENSE,
+        citation=CITATION,
+    )
+
+
+def _record(name: str, row: Row, targets: Mapping[str, Row], schema: LandmarkSchema) -> Record:
+    subject = image_stem(name)
+    return Record(
+        id=subject,
+        subject=subject,
+        image=name,
+        where=row.where,
+        landmarks=LandmarkSet(named_points(row, schema.names)),
+        spacing=_SPACING_MM,
+        targets=_volumes(targets[subject]) if subject in targets else {},
+    )
+
+
+def _volumes(row: Row) -> dict[str, float]:
+    return {column: row.number_in(column) for column in row.header if column.endswith("_cm3")}
