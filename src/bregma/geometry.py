@@ -191,11 +191,7 @@ def warp(image: NDArray[Any], matrix: Array, shape: tuple[int, int], *, fill: fl
 
     When the map shrinks the image, the source is low-pass filtered first, so that fine detail does not alias.
     """
-    source = np.asarray(image, dtype=np.float32)
-    shrink = 1.0 / max(mean_scale(matrix), 1e-6)
-    if shrink > 1.2:
-        sigma = 0.5 * math.sqrt(shrink**2 - 1.0)
-        source = np.asarray(cv2.GaussianBlur(source, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
+    source = low_pass(image, mean_scale(matrix))
     out = cv2.warpAffine(
         source,
         matrix[:2].astype(np.float64),
@@ -205,3 +201,17 @@ def warp(image: NDArray[Any], matrix: Array, shape: tuple[int, int], *, fill: fl
         borderValue=fill,
     )
     return np.asarray(out, dtype=np.float32)
+
+
+def low_pass(image: NDArray[Any], factor: float) -> NDArray[np.float32]:
+    """Return the image as float32, smoothed as far as shrinking it by ``factor`` requires.
+
+    A Gaussian of variance ``(1 / factor**2 - 1) / 4`` pixels² brings a pixel's own blur (taken as 0.5 px) to that of the
+    coarser grid, so that sampling there does not alias (Lowe, IJCV 2004, the same reasoning as for scale space).
+    """
+    source = np.asarray(image, dtype=np.float32)
+    shrink = 1.0 / max(factor, 1e-6)
+    if shrink <= 1.2:
+        return source
+    sigma = 0.5 * math.sqrt(shrink**2 - 1.0)
+    return np.asarray(cv2.GaussianBlur(source, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)

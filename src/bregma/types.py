@@ -376,3 +376,21 @@ class Measurement:
         values["uses"] = tuple(values.get("uses", ()))
         values["code"] = None if values.get("code") is None else Code.model_validate(values["code"])
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What a codec needs from a network.
+
+    Attributes:
+        maps: number of output maps; 0 for none.
+        vectors: name to length of outputs without spatial extent.
+    """
+
+    maps: int = 0
+    vectors: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all outputs."""
+        return (*(("maps",) if self.maps else ()), *self.vectors)

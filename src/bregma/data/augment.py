@@ -1,0 +1,204 @@
+"""Random changes of a training sample: parameters are drawn first, then applied, so that each can be replayed.
+
+All geometry (fit to the input, rotation, scale, shift, flip, elastic) is one map, through which the image is resampled
+once; points go through the same map. Intensities are changed afterwards, on the resampled image in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bregma import geometry
+from bregma.config import Config
+from bregma.geometry import Array
+
+Image = NDArray[np.float32]
+
+
+class AugmentConfig(Config):
+    """Ranges from which each training sample's changes are drawn; 0 switches a change off."""
+
+    rotation_deg: float = Field(default=15.0, ge=0, le=180)
+    """Rotation, uniform in ± this many degrees."""
+    scale: float = Field(default=0.15, ge=0, lt=1)
+    """Zoom, log-uniform between 1 / (1 + scale) and 1 + scale."""
+    anisotropy: float = Field(default=0.05, ge=0, lt=1)
+    """Extra stretch of x against y, log-uniform likewise."""
+    shift: float = Field(default=0.05, ge=0, lt=1)
+    """Shift along each axis, uniform in ± this share of the input's size."""
+    flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a left/right flip; the schema says which landmarks swap names."""
+    elastic: float = Field(default=0.0, ge=0, le=0.1)
+    """Largest typical elastic displacement, as a share of the input's size."""
+    elastic_cells: int = Field(default=4, ge=2, le=16)
+    """Control points of the elastic grid along each axis."""
+    gamma: float = Field(default=0.4, ge=0, lt=4)
+    """Tone curve exponent, log-uniform between 1 / (1 + gamma) and 1 + gamma."""
+    contrast: float = Field(default=0.25, ge=0, lt=1)
+    """Contrast about the mean, uniform in 1 ± contrast."""
+    brightness: float = Field(default=0.1, ge=0, lt=1)
+    """Additive shift, uniform in ± brightness."""
+    histogram: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a random monotone tone curve, as between detectors and their processing."""
+    noise: float = Field(default=0.02, ge=0, lt=1)
+    """Standard deviation of added noise, uniform from 0."""
+    blur_px: float = Field(default=0.0, ge=0, le=10)
+    """Gaussian blur in input pixels, uniform from 0."""
+    cutout: float = Field(default=0.0, ge=0, le=1)
+    """Probability that one rectangle (a tenth to a third of each side) is covered with a flat grey."""
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """Drawn geometry: an affine map within the input, and elastic control points ``(G, G, 2)`` in input pixels."""
+
+    matrix: Array
+    flip: bool
+    control: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """Drawn intensity changes, with the seed of their noise."""
+
+    gamma: float
+    contrast: float
+    brightness: float
+    curve: NDArray[np.float32] | None
+    noise: float
+    blur_px: float
+    box: tuple[float, float, float, float, float] | None
+    seed: int
+
+
+def sample_geometric(config: AugmentConfig, shape: tuple[int, int], rng: np.random.Generator) -> Geometric:
+    """Draw a geometric change for an input of ``shape``."""
+    height, width = shape
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    zoom = _log_uniform(rng, config.scale)
+    stretch = math.sqrt(_log_uniform(rng, config.anisotropy))
+    angle = rng.uniform(-config.rotation_deg, config.rotation_deg)
+    dx, dy = rng.uniform(-config.shift, config.shift, 2) * (width, height)
+    flip = bool(rng.random() < config.flip)
+    matrix = geometry.compose(
+        geometry.flip_horizontal(width) if flip else geometry.identity(),
+        geometry.scale(zoom * stretch, zoom / stretch, about=centre),
+        geometry.rotate(angle, about=centre),
+        geometry.translate(dx, dy),
+    )
+    control = None
+    if config.elastic > 0:
+        size = (config.elastic_cells, config.elastic_cells, 2)
+        control = (rng.normal(0.0, 0.5 * config.elastic * max(shape), size)).astype(np.float32)
+    return Geometric(matrix, flip, control)
+
+
+def sample_photometric(config: AugmentConfig, rng: np.random.Generator) -> Photometric:
+    """Draw intensity changes."""
+    curve = None
+    if rng.random() < config.histogram:
+        curve = np.concatenate([[0.0], np.cumsum(rng.dirichlet(np.full(8, 3.0)))]).astype(np.float32)
+    box = None
+    if rng.random() < config.cutout:
+        h, w = rng.uniform(0.1, 0.33, 2)
+        box = (rng.uniform(0, 1 - w), rng.uniform(0, 1 - h), w, h, rng.uniform(0, 1))
+    return Photometric(
+        gamma=_log_uniform(rng, config.gamma),
+        contrast=1 + rng.uniform(-config.contrast, config.contrast),
+        brightness=rng.uniform(-config.brightness, config.brightness),
+        curve=curve,
+        noise=rng.uniform(0, config.noise),
+        blur_px=rng.uniform(0, config.blur_px),
+        box=box,
+        seed=int(rng.integers(2**32)),
+    )
+
+
+NO_CHANGE = Geometric(geometry.identity(), flip=False, control=None)
+"""The geometry of validation and prediction."""
+
+
+def apply_geometric(
+    image: NDArray[Any], base: Array, change: Geometric, shape: tuple[int, int], *, fill: float = 0.0
+) -> Image:
+    """Resample an image ``(H, W)`` once: through ``base`` (original to input), then ``change``, onto ``shape``."""
+    matrix = geometry.compose(base, change.matrix)
+    if change.control is None:
+        return geometry.warp(image, matrix, shape, fill=fill)
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    field = displacement(change.control, shape)
+    inverse = geometry.invert(matrix).astype(np.float32)
+    x, y = columns + field[..., 0], rows + field[..., 1]
+    source_x = inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]
+    source_y = inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]
+    source = geometry.low_pass(image, geometry.mean_scale(matrix))
+    out = cv2.remap(source, source_x, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+    return np.asarray(out, dtype=np.float32)
+
+
+def apply_to_points(points: Array, base: Array, change: Geometric, shape: tuple[int, int]) -> Array:
+    """Map points ``(N, 2)`` of the original image to the changed input, to 0.01 px where there is an elastic part.
+
+    The output pixel ``u`` shows what lies at ``u + d(u)`` of the affine image; so a point ``v`` there is found by
+    iterating ``u = v - d(u)``, which converges because neighbouring displacements differ by less than their distance.
+    """
+    target = geometry.apply(geometry.compose(base, change.matrix), points)
+    if change.control is None:
+        return target
+    field = displacement(change.control, shape)
+    u = target.copy()
+    for _ in range(20):
+        u = target - _bilinear(field, u)
+    return u
+
+
+def displacement(control: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Spread control displacements ``(G, G, 2)`` smoothly over ``shape``; returns ``(H, W, 2)`` in pixels."""
+    field = cv2.resize(control, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field, dtype=np.float32)
+
+
+def apply_photometric(image: Image, change: Photometric) -> Image:
+    """Change intensities of an image in 0..1; the result stays in 0..1."""
+    out = np.asarray(np.power(image, np.float32(change.gamma)), dtype=np.float32)
+    if change.curve is not None:
+        out = np.interp(out, np.linspace(0, 1, len(change.curve)), change.curve).astype(np.float32)
+    mean = np.float32(out.mean())
+    out = (out - mean) * np.float32(change.contrast) + mean + np.float32(change.brightness)
+    if change.blur_px > 0.3:
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), change.blur_px), dtype=np.float32)
+    if change.noise > 0:
+        rng = np.random.default_rng(change.seed)
+        out = out + rng.standard_normal(out.shape, dtype=np.float32) * np.float32(change.noise)
+    if change.box is not None:
+        _cover(out, change.box)
+    return np.clip(out, 0.0, 1.0, out=out)
+
+
+def _cover(image: Image, box: tuple[float, float, float, float, float]) -> None:
+    height, width = image.shape
+    x, y, w, h, grey = box
+    image[int(y * height) : int((y + h) * height), int(x * width) : int((x + w) * width)] = grey
+
+
+def _log_uniform(rng: np.random.Generator, spread: float) -> float:
+    limit = math.log1p(spread)
+    return math.exp(rng.uniform(-limit, limit))
+
+
+def _bilinear(field: NDArray[np.float32], points: Array) -> Array:
+    height, width = field.shape[:2]
+    x = np.clip(points[:, 0], 0, width - 1.001)
+    y = np.clip(points[:, 1], 0, height - 1.001)
+    j, i = x.astype(int), y.astype(int)
+    fx, fy = (x - j)[:, None], (y - i)[:, None]
+    top = field[i, j] * (1 - fx) + field[i, j + 1] * fx
+    bottom = field[i + 1, j] * (1 - fx) + field[i + 1, j + 1] * fx
+    return np.asarray(top * (1 - fy) + bottom * fy, dtype=np.float64)

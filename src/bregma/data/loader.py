@@ -1,0 +1,216 @@
+"""Training samples and batches, prepared in background threads while the network works.
+
+A sample depends only on (seed, epoch, case), never on threads or order, so an interrupted training can be replayed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bregma.data.augment import (
+    NO_CHANGE,
+    AugmentConfig,
+    apply_geometric,
+    apply_photometric,
+    apply_to_points,
+    sample_geometric,
+    sample_photometric,
+)
+from bregma.data.preprocess import Normalised, PreprocessConfig, input_matrix, intensity_map
+from bregma.errors import ImageError, LabelError
+from bregma.geometry import Array
+from bregma.schema import LandmarkSchema
+from bregma.types import Case, LandmarkSet, Status
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One case as the network sees it.
+
+    Attributes:
+        image: ``(H, W)`` float32 in 0..1.
+        points_in: ``(N, 2)`` in input pixels.
+        placed: ``(N,)`` whether the point has a known position on the input.
+        known: ``(N,)`` whether anybody said if the landmark is on the image.
+        matrix: 3 × 3 affine part of the map from original to input pixels.
+    """
+
+    image: NDArray[np.float32]
+    points_in: Array
+    placed: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    matrix: Array
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked for the network; the label tensors are float32.
+
+    Attributes:
+        images: ``(B, 1, H, W)`` in 0..1.
+        points_in: ``(B, N, 2)``.
+        placed: ``(B, N)``; equals presence on the input.
+        known: ``(B, N)``.
+        matrices: ``(B, 3, 3)`` float64, original to input pixels.
+        indices: positions of the cases in the source.
+    """
+
+    images: Tensor
+    points_in: Tensor
+    placed: Tensor
+    known: Tensor
+    matrices: Array
+    indices: tuple[int, ...]
+
+
+class SampleSource:
+    """Turns cases into samples; pixels are kept in memory up to ``cache_mb``.
+
+    Args:
+        cases: the cases; unlabelled ones give samples without points.
+        schema: tells which landmarks swap on a flip.
+        preprocess: size and intensity scaling.
+        augment: ranges of random changes, or None for validation and prediction.
+        seed: base of every random draw.
+        cache_mb: memory for decoded images.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        schema: LandmarkSchema,
+        preprocess: PreprocessConfig,
+        augment: AugmentConfig | None = None,
+        *,
+        seed: int = 0,
+        cache_mb: int = 2048,
+    ) -> None:
+        self.cases = tuple(cases)
+        self.schema = schema
+        self.preprocess = preprocess
+        self.augment = augment
+        self.seed = seed
+        self._cache: dict[int, tuple[NDArray[Any], Normalised]] = {}
+        self._cache_left = cache_mb * 2**20
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def sample(self, index: int, epoch: int = 0) -> Sample:
+        """Return case ``index`` as it appears in ``epoch``."""
+        case = self.cases[index]
+        image, scaling = self._pixels(index)
+        base = input_matrix(case.frame, self.preprocess)
+        size = self.preprocess.size
+        change, tone = NO_CHANGE, None
+        if self.augment is not None:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            change = sample_geometric(self.augment, size, rng)
+            tone = sample_photometric(self.augment, rng)
+        pixels = scaling(apply_geometric(image, base, change, size, fill=scaling.offset))
+        if tone is not None:
+            pixels = apply_photometric(pixels, tone)
+        marks = case.landmarks or _no_labels(len(self.schema))
+        points = apply_to_points(marks.points, base, change, size)
+        status = marks.status
+        if change.flip:
+            order = list(self.schema.flip_permutation)
+            points, status = points[order], status[order]
+        inside = ((points >= -0.5) & (points <= np.array([size[1], size[0]]) - 0.5)).all(axis=1)
+        placed = (status <= Status.OCCLUDED) & inside
+        matrix = change.matrix @ base
+        return Sample(pixels, points, placed, np.asarray(status != Status.UNLABELLED), matrix)
+
+    def _pixels(self, index: int) -> tuple[NDArray[Any], Normalised]:
+        kept = self._cache.get(index)
+        if kept is not None:
+            return kept
+        case = self.cases[index]
+        image = case.image.load()
+        if image.shape != case.frame.shape:
+            raise ImageError(
+                "the image is not as large as its frame says",
+                where=case.image.path or case.id,
+                expected=str(case.frame.shape),
+                got=str(image.shape),
+            )
+        entry = (image, intensity_map(image, self.preprocess))
+        if image.nbytes <= self._cache_left:
+            self._cache_left -= image.nbytes
+            self._cache[index] = entry
+        return entry
+
+
+def collate(samples: Sequence[Sample], indices: Sequence[int]) -> Batch:
+    """Stack samples into a batch."""
+    return Batch(
+        images=torch.from_numpy(np.stack([s.image for s in samples])[:, None]),
+        points_in=torch.from_numpy(np.stack([s.points_in for s in samples]).astype(np.float32)),
+        placed=torch.from_numpy(np.stack([s.placed for s in samples]).astype(np.float32)),
+        known=torch.from_numpy(np.stack([s.known for s in samples]).astype(np.float32)),
+        matrices=np.stack([s.matrix for s in samples]),
+        indices=tuple(indices),
+    )
+
+
+def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Return the shuffled batches of an epoch.
+
+    Every batch is full: the last one is topped up with cases from the start of the epoch's order, because a batch of
+    one would upset batch normalisation.
+    """
+    if count == 0:
+        raise LabelError("there are no cases to train on")
+    order = np.random.default_rng((seed, epoch, 2**31)).permutation(count).tolist()
+    size = min(batch_size, count)
+    order += order[: -len(order) % size]
+    return [tuple(order[start : start + size]) for start in range(0, len(order), size)]
+
+
+def batches(
+    source: SampleSource, order: Sequence[Sequence[int]], *, epoch: int = 0, workers: int = 2, ahead: int = 3
+) -> Iterator[Batch]:
+    """Yield batches in order, preparing up to ``ahead`` of them in ``workers`` threads."""
+    cv2.setNumThreads(1)  # The threads here are the parallelism; more would fight the network for cores.
+
+    def build(indices: Sequence[int]) -> Batch:
+        return collate([source.sample(i, epoch) for i in indices], indices)
+
+    if workers == 0:
+        yield from map(build, order)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="bregma-loader") as pool:
+        yield from _in_order(pool, build, order, ahead + workers - 1)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    build: Callable[[Sequence[int]], Batch],
+    order: Sequence[Sequence[int]],
+    ahead: int,
+) -> Iterator[Batch]:
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for indices in order:
+            waiting.append(pool.submit(build, indices))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _no_labels(count: int) -> LandmarkSet:
+    return LandmarkSet(np.zeros((count, 2)), np.full(count, Status.UNLABELLED))

@@ -1,0 +1,95 @@
+"""The contract between networks and codecs, and the parts that all networks share.
+
+Shape suffixes: B batch, C channels, H and W rows and columns, K maps, V vector length.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bregma.config import Config
+from bregma.errors import ConfigError
+from bregma.types import OutputSpec
+
+
+class NetworkConfig(Config):
+    """Settings that every network has."""
+
+    map_stride: Literal[1, 2, 4] = 2
+    """Input pixels per cell of the output maps."""
+
+
+class Network(nn.Module):
+    """``forward(image (B, 1, H, W)) -> {name: tensor}``.
+
+    ``"maps"`` is ``(B, K, H / map_stride, W / map_stride)``; every vector is ``(B, V)``. H and W must be multiples of
+    ``stride``.
+    """
+
+    stride: int
+    map_stride: int
+    outputs: OutputSpec
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Refuse an input size that the network cannot halve evenly.
+
+        Raises:
+            ConfigError: names the size that is needed.
+        """
+        height, width = shape[-2:]
+        if height % self.stride or width % self.stride:
+            near = [max(self.stride, round(n / self.stride) * self.stride) for n in (height, width)]
+            raise ConfigError(
+                f"the network halves its input down to 1/{self.stride} and cannot take {height} x {width}",
+                where="preprocess.size",
+                expected=f"multiples of {self.stride}, e.g. {near[0]} x {near[1]}",
+            )
+
+
+class ConvBlock(nn.Sequential):
+    """Two 3 × 3 convolutions, each with batch normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(*conv_bn_relu(in_channels, out_channels), *conv_bn_relu(out_channels, out_channels))
+
+
+def conv_bn_relu(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
+    """One 3 × 3 convolution with batch normalisation and ReLU."""
+    return (
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Heads(nn.Module):
+    """Output heads: a 1 × 1 convolution for maps, pooled linear layers for vectors."""
+
+    def __init__(self, outputs: OutputSpec, map_channels: int, deep_channels: int) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(map_channels, outputs.maps, 1) if outputs.maps else None
+        self.vectors = nn.ModuleDict({name: nn.Linear(deep_channels, size) for name, size in outputs.vectors.items()})
+        if self.maps is not None:
+            nn.init.normal_(self.maps.weight, std=0.01)
+            nn.init.zeros_(self.maps.bias)  # type: ignore[arg-type]
+
+    def forward(self, features_BCHW: Tensor | None, deep_BCHW: Tensor) -> dict[str, Tensor]:
+        """Return all outputs from the finest decoder features and the deepest encoder features."""
+        out: dict[str, Tensor] = {}
+        if self.maps is not None and features_BCHW is not None:
+            out["maps"] = self.maps(features_BCHW)
+        if self.vectors:
+            pooled_BC = deep_BCHW.mean(dim=(2, 3))
+            out |= {name: head(pooled_BC) for name, head in self.vectors.items()}
+        return out
+
+
+def upsample_to(x_BCHW: Tensor, like: Tensor) -> Tensor:
+    """Resize bilinearly to the rows and columns of ``like``."""
+    return torch.nn.functional.interpolate(x_BCHW, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+__all__ = ["ConvBlock", "Heads", "Network", "NetworkConfig", "OutputSpec", "conv_bn_relu", "upsample_to"]
