@@ -1,0 +1,67 @@
+"""What people see: overlays, figures, self-contained HTML reports, and tables of predictions and measurements.
+
+Nothing is scored here: reports show the figures they are given. Parts are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bregma.report.browser import screenshot
+    from bregma.report.html import PredictedCase, write_comparison_html, write_prediction_report, write_report
+    from bregma.report.overlay import draw_overlay, overlay_matrix
+    from bregma.report.sheet import contact_sheet, save_png
+    from bregma.report.tables import (
+        iter_predictions,
+        read_predictions,
+        write_measurements_csv,
+        write_measurements_json,
+        write_predictions,
+        write_predictions_csv,
+    )
+
+_HOMES = {
+    "contact_sheet": "sheet",
+    "save_png": "sheet",
+    "PredictedCase": "html",
+    "write_comparison_html": "html",
+    "write_prediction_report": "html",
+    "write_report": "html",
+    "draw_overlay": "overlay",
+    "overlay_matrix": "overlay",
+    "screenshot": "browser",
+    "iter_predictions": "tables",
+    "read_predictions": "tables",
+    "write_measurements_csv": "tables",
+    "write_measurements_json": "tables",
+    "write_predictions": "tables",
+    "write_predictions_csv": "tables",
+}
+
+__all__ = [
+    "PredictedCase",
+    "contact_sheet",
+    "draw_overlay",
+    "iter_predictions",
+    "overlay_matrix",
+    "read_predictions",
+    "save_png",
+    "screenshot",
+    "write_comparison_html",
+    "write_measurements_csv",
+    "write_measurements_json",
+    "write_prediction_report",
+    "write_predictions",
+    "write_predictions_csv",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

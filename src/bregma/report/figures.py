@@ -1,0 +1,240 @@
+"""Figures of a report, as SVG or PNG bytes. They draw the values that they are given and score nothing.
+
+Figures are built on ``matplotlib.figure.Figure`` without pyplot, so they leave no global state behind. Colours are
+Okabe and Ito's, told apart with any common colour vision.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from bregma.geometry import Array
+from bregma.results import LandmarkResult
+
+Format = Literal["svg", "png"]
+Row = Mapping[str, Any]
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
+_CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
+_SMALL = 8.0
+
+
+def learning_curves(history: Sequence[Row], *, format: Format = "svg") -> bytes:
+    """Draw losses and validation errors by epoch.
+
+    Args:
+        history: one row an epoch; ``train_loss``, ``val_loss``, ``val_mre_px``, ``val_median_px`` and ``lr`` are drawn
+            where they are given.
+        format: of the bytes.
+    """
+    figure = Figure(figsize=(7.2, 2.7))
+    left, right = figure.subplots(1, 2)
+    _curves(left, history, {"train_loss": "training", "val_loss": "validation"}, "loss")
+    _curves(right, history, {"val_mre_px": "mean (MRE)", "val_median_px": "median"}, "validation error / px")
+    _mark_best(right, history)
+    return _bytes(figure, format)
+
+
+def cumulative_errors(
+    errors: Mapping[str, ArrayLike], unit: str, *, thresholds: Sequence[float] = (), format: Format = "svg"
+) -> bytes:
+    """Draw the share of points within a distance, one curve a series.
+
+    Args:
+        errors: series name to radial errors of any shape, NaN where not scored.
+        unit: of the errors.
+        thresholds: distances to mark.
+        format: of the bytes.
+    """
+    figure = Figure(figsize=(3.9, 2.9))
+    axes = figure.subplots()
+    top = 0.0
+    for colour, (name, values) in zip(_CYCLE, errors.items()):
+        known = np.sort(_finite(values))
+        if known.size:
+            share = 100.0 * np.arange(1, known.size + 1) / known.size
+            axes.step(np.r_[0.0, known], np.r_[0.0, share], where="post", color=colour, lw=1.6, label=name)
+            top = max(top, 1.25 * float(np.quantile(known, 0.98)))
+    for threshold in thresholds:
+        axes.axvline(threshold, color=GREY, lw=0.7, ls=(0, (3, 3)))
+    axes.set(xlim=(0, top or 1.0), ylim=(0, 101), xlabel=f"radial error / {unit}", ylabel="points within / %")
+    _finish(axes, legend=len(errors) > 1)
+    return _bytes(figure, format)
+
+
+def error_histogram(errors: ArrayLike, unit: str, *, format: Format = "svg") -> bytes:
+    """Draw how often which radial error occurs; the last bar holds all larger errors."""
+    figure = Figure(figsize=(3.9, 2.9))
+    axes = figure.subplots()
+    known = _finite(errors)
+    if known.size:
+        limit = max(float(np.quantile(known, 0.99)), 1e-9)
+        counts, edges = np.histogram(np.minimum(known, limit), bins=30, range=(0.0, limit))
+        axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=BLUE, edgecolor="white", linewidth=0.4)
+        beyond = int((known > limit).sum())
+        if beyond:
+            note = f"{beyond} beyond {limit:.3g} {unit}\nin the last bar"
+            axes.annotate(
+                note, (0.97, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=_SMALL, color=GREY
+            )
+    axes.set(xlabel=f"radial error / {unit}", ylabel="points")
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes)
+    return _bytes(figure, format)
+
+
+def landmark_errors(landmarks: Sequence[LandmarkResult], *, format: Format = "svg") -> bytes:
+    """Draw each landmark's MRE with its 95 % interval, median and 95th percentile, one row a landmark."""
+    shown = [mark for mark in landmarks if mark.mre.value is not None]
+    columns = 1 if len(shown) <= 24 else 2
+    rows = -(-len(shown) // columns) if shown else 1
+    figure = Figure(figsize=(7.2, 0.9 + 0.19 * rows))
+    for column, axes in enumerate(figure.subplots(1, columns, sharex=True, squeeze=False)[0]):
+        _forest(axes, shown[column * rows : (column + 1) * rows])
+    unit = shown[0].mre.unit if shown else "px"
+    figure.supxlabel(f"radial error / {unit}", fontsize=_SMALL + 1)
+    return _bytes(figure, format)
+
+
+def bland_altman(
+    predicted: ArrayLike, true: ArrayLike, unit: str, title: str, *, bias: float | None = None, format: Format = "svg"
+) -> bytes:
+    """Draw differences against means of paired measurements, with bias and 95 % limits of agreement.
+
+    The limits are bias ± 1.96 sample standard deviations of the differences (Bland and Altman, Lancet 1986;
+    327:307-310).
+
+    Args:
+        predicted: ``(K,)`` values.
+        true: ``(K,)`` values of the same places.
+        unit: of both.
+        title: the measurement in words.
+        bias: mean difference as it was evaluated; that of the pairs when left out.
+        format: of the bytes.
+    """
+    p, t = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    difference, mean = p - t, (p + t) / 2
+    figure = Figure(figsize=(3.5, 2.7))
+    axes = figure.subplots()
+    axes.scatter(mean, difference, s=11, color=BLUE, alpha=0.6, linewidths=0)
+    centre = float(difference.mean()) if bias is None else bias
+    axes.axhline(0, color=GREY, lw=0.6)
+    axes.axhline(centre, color=RED, lw=1.2)
+    if difference.size > 1:
+        reach = 1.96 * float(difference.std(ddof=1))
+        for limit in (centre - reach, centre + reach):
+            axes.axhline(limit, color=RED, lw=1.0, ls=(0, (4, 3)))
+        text = f"bias {centre:+.2f}, LoA {centre - reach:.2f} to {centre + reach:.2f}"
+        axes.annotate(text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=_SMALL - 0.5, color=RED)
+        axes.set_ylim(
+            min(difference.min(), centre - reach) - 0.2 * reach, max(difference.max(), centre + reach) + reach
+        )
+    axes.set(xlabel=f"mean of both / {unit}", ylabel=f"predicted − true / {unit}")
+    axes.set_title(title, fontsize=_SMALL + 1, loc="left")
+    _finish(axes)
+    return _bytes(figure, format)
+
+
+def confusion(counts: ArrayLike, labels: Sequence[str], title: str, *, format: Format = "svg") -> bytes:
+    """Draw a table of counts ``(G, G)``: true grades down, predicted grades across."""
+    table = np.asarray(counts, dtype=np.int64)
+    side = 1.5 + 0.42 * len(labels)
+    figure = Figure(figsize=(side + 0.5, side))
+    axes = figure.subplots()
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), count in np.ndenumerate(table):
+        colour = "white" if share[i, j] > 0.55 else "#1f2937"
+        axes.text(j, i, str(count), ha="center", va="center", fontsize=_SMALL, color=colour)
+    ticks = range(len(labels))
+    axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 4 else 0)
+    axes.set_yticks(ticks, labels)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, fontsize=_SMALL + 1, loc="left")
+    _finish(axes, grid=False)
+    return _bytes(figure, format)
+
+
+def _curves(axes: Axes, history: Sequence[Row], names: Mapping[str, str], label: str) -> None:
+    drawn = 0
+    for colour, (key, words) in zip(_CYCLE, names.items()):
+        points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
+        if points:
+            epochs, values = np.array(points, dtype=np.float64).T
+            axes.plot(epochs, values, color=colour, lw=1.5, label=words, marker="o" if len(points) < 3 else None, ms=3)
+            drawn += 1
+            if label == "loss" and values.min() > 0:
+                axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes, legend=drawn > 0)
+
+
+def _mark_best(axes: Axes, history: Sequence[Row]) -> None:
+    scored = [row for row in history if row.get("val_mre_px") is not None]
+    if scored:
+        best = min(scored, key=lambda row: float(row["val_mre_px"]))
+        axes.axvline(best["epoch"], color=GREY, lw=0.8, ls=(0, (3, 3)))
+        axes.set_title(f"least at epoch {best['epoch']}", fontsize=_SMALL, color=GREY, loc="right")
+
+
+def _forest(axes: Axes, part: list[LandmarkResult]) -> None:
+    for row, mark in enumerate(part):
+        if mark.mre.low is not None and mark.mre.high is not None:
+            axes.plot([mark.mre.low, mark.mre.high], [row, row], color=BLUE, lw=3.2, alpha=0.35, solid_capstyle="butt")
+    _column_of_marks(axes, [mark.mre.value for mark in part], "o", BLUE, 4.2, "MRE, 95 % interval")
+    _column_of_marks(axes, [mark.median.value for mark in part], "|", GREEN, 8.0, "median")
+    _column_of_marks(axes, [mark.p95.value for mark in part], "D", RED, 3.0, "95th percentile")
+    axes.set_yticks(range(len(part)), [mark.label for mark in part])
+    axes.set_ylim(len(part) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    _finish(axes)
+    axes.legend(fontsize=_SMALL - 0.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+
+
+def _column_of_marks(
+    axes: Axes, values: Sequence[float | None], marker: str, colour: str, size: float, label: str
+) -> None:
+    known = [(value, row) for row, value in enumerate(values) if value is not None]
+    if known:
+        x, y = np.array(known, dtype=np.float64).T
+        axes.plot(x, y, marker, color=colour, ms=size, mew=1.8 if marker == "|" else 0.5, label=label)
+
+
+def _finish(axes: Axes, *, legend: bool = False, grid: bool = True) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=_SMALL, colors="#374151", length=2.5)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_fontsize(_SMALL + 0.5)
+    if grid:
+        axes.grid(color="#e5e7eb", lw=0.6)
+        axes.set_axisbelow(True)
+    if legend:
+        axes.legend(fontsize=_SMALL, frameon=False)
+
+
+def _finite(values: ArrayLike) -> Array:
+    flat = np.asarray(values, dtype=np.float64).ravel()
+    return flat[np.isfinite(flat)]
+
+
+def _bytes(figure: Figure, format: Format) -> bytes:
+    figure.set_layout_engine("constrained")
+    out = io.BytesIO()
+    if format == "svg":
+        # A fixed salt and no date: the same evaluation gives the same bytes.
+        with matplotlib.rc_context({"svg.hashsalt": "bregma"}):
+            figure.savefig(out, format="svg", metadata={"Date": None})
+    else:
+        figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
+    return out.getvalue()
