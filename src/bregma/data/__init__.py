@@ -1,0 +1,1 @@
+"""Datasets on their way into training: splits, fingerprints, audits, augmentation and loading."""
