@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,35 +42,54 @@ def read_yaml(path: str | Path) -> tuple[Any, dict[Loc, int]]:
 
 
 def parse_yaml(text: str, *, where: str) -> tuple[Any, dict[Loc, int]]:
-    """Parse YAML text safely; return its data and the line of every entry."""
+    """Parse YAML text safely; return its data and the line of every entry.
+
+    Raises:
+        ConfigError: broken, nested without end, or a key that occurs twice; names the line.
+    """
+    lines: dict[Loc, int] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        if node is not None:
+            _collect_lines(node, (), lines, where, ())
+        return yaml.safe_load(text), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "cannot be parsed"
         raise ConfigError(f"is not valid YAML ({reason})", where=f"{where}{line}") from error
-    lines: dict[Loc, int] = {}
-    if node is not None:
-        _collect_lines(node, (), lines, where)
-    return data, lines
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply", where=where) from error
+    except ValueError as error:
+        # PyYAML lets the faults of dates and numbers through, such as the 13th month.
+        raise ConfigError(f"holds a value that cannot be read ({error})", where=where) from error
 
 
-def _collect_lines(node: yaml.Node, loc: Loc, lines: dict[Loc, int], where: str) -> None:
+def _collect_lines(
+    node: yaml.Node, loc: Loc, lines: dict[Loc, int], where: str, parents: tuple[yaml.Node, ...]
+) -> None:
+    """Note the line of every entry below ``node``; refuse keys that occur twice and entries that hold themselves."""
     lines.setdefault(loc, node.start_mark.line + 1)
+    if any(node is parent for parent in parents):
+        raise ConfigError("an entry holds itself", where=f"{where}, line {node.start_mark.line + 1}")
+    parents = (*parents, node)
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        _refuse_repeated_keys(node, where)
         for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"the key '{key.value}' occurs twice", where=f"{where}, line {line}")
-            seen.add(key.value)
-            lines[(*loc, key.value)] = key.start_mark.line + 1
-            _collect_lines(value, (*loc, key.value), lines, where)
+            if isinstance(key, yaml.ScalarNode):
+                lines[(*loc, key.value)] = key.start_mark.line + 1
+                _collect_lines(value, (*loc, key.value), lines, where, parents)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _collect_lines(value, (*loc, index), lines, where)
+            _collect_lines(value, (*loc, index), lines, where, parents)
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode, where: str) -> None:
+    seen: set[str] = set()
+    for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+        if key.value in seen:
+            raise ConfigError(f"the key '{key.value}' occurs twice", where=f"{where}, line {key.start_mark.line + 1}")
+        seen.add(key.value)
 
 
 def validate(
@@ -108,13 +127,23 @@ def _problem(cls: type[Config], first: Mapping[str, Any], loc: Loc) -> str:
 
 
 def _known_names(cls: type[Config], loc: Loc) -> list[str]:
-    current: Any = cls
+    """Return the settings that exist at ``loc``; empty where the place does not tell which kind it is."""
+    current: type[Config] | None = cls
     for part in loc:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
+        field = current.model_fields.get(str(part)) if current else None
+        if field is not None:
+            current = _settings_class(field.annotation)
+        elif not isinstance(part, int):
             return []
-        current = field.annotation
-    return sorted(getattr(current, "model_fields", {}))
+    return sorted(current.model_fields) if current else []
+
+
+def _settings_class(annotation: Any) -> type[Config] | None:
+    """Return the settings class in an annotation such as ``tuple[Landmark, ...]``, if there is exactly one."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    found = [kind for kind in map(_settings_class, get_args(annotation)) if kind]
+    return found[0] if len(found) == 1 else None
 
 
 def with_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -126,7 +155,7 @@ def with_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
     result = _deep_copy(data)
     for item in overrides:
         path, sign, text = item.partition("=")
-        if not sign or not path:
+        if not sign or not path.strip():
             raise ConfigError(
                 "cannot be understood", where=f"--set {item}", expected="name=value, e.g. train.epochs=50"
             )

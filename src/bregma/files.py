@@ -64,12 +64,21 @@ def read_json(path: str | Path) -> Any:
         raise InputError("is not UTF-8 text", where=path, expected="a JSON file") from error
     except json.JSONDecodeError as error:
         raise InputError(f"is not valid JSON ({error.msg})", where=f"{path}, line {error.lineno}") from error
+    except RecursionError as error:
+        raise InputError("is nested too deeply", where=path, expected="a JSON file") from error
 
 
 def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, as hex."""
-    with Path(path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, as hex.
+
+    Raises:
+        InputError: the file is missing or cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
 
 
 def _umask() -> int:

@@ -14,10 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from bregma.config import Config, Loc, read_yaml, validate, where_line
-from bregma.errors import SchemaError
+from bregma.errors import ConfigError, SchemaError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
@@ -26,7 +26,7 @@ class Code(Config):
     """A coded concept, e.g. SNOMED CT 14806007."""
 
     scheme: Literal["SCT", "RADLEX", "DCM", "LN", "UCUM", "FMA", "99BREGMA"]
-    """SNOMED CT, RadLex, DICOM, LOINC, UCUM, Foundational Model of Anatomy, or Bregma's own where no public code exists."""
+    """SNOMED CT, RadLex, DICOM, LOINC, UCUM, Foundational Model of Anatomy; Bregma's own where none has a code."""
     value: str
     meaning: str
 
@@ -76,7 +76,7 @@ class GradeScale(Config):
 
     name: Name
     label: str = ""
-    edges: tuple[float, ...] = Field(min_length=1)
+    edges: tuple[FiniteFloat, ...] = Field(min_length=1)
     """Ascending thresholds; a value equal to an edge falls into the upper grade."""
     labels: tuple[str, ...]
     absolute: bool = False
@@ -126,7 +126,7 @@ class LandmarkSchema(Config):
     """Lines to draw."""
     measurements: tuple[MeasurementSpec, ...] = ()
     grades: tuple[GradeScale, ...] = ()
-    reference_length: tuple[Name, Name, float] | None = None
+    reference_length: tuple[Name, Name, Annotated[FiniteFloat, Field(gt=0)]] | None = None
     """Two landmarks and the millimetres the literature takes their distance to be; used only when asked for."""
 
     @property
@@ -143,6 +143,8 @@ class LandmarkSchema(Config):
 
     def __repr__(self) -> str:
         return f"LandmarkSchema({self.name!r}, {len(self)} landmarks)"
+
+    __str__ = __repr__
 
     def index(self, name: str) -> int:
         """Return the position of a landmark in point arrays.
@@ -190,7 +192,8 @@ def load_schema(source: str | Path) -> LandmarkSchema:
     """Load a schema by the name of a built-in anatomy or from a YAML file.
 
     Raises:
-        SchemaError: unknown name, or a declaration that contradicts itself; names the file and line.
+        SchemaError: unknown name, a file that cannot be read, or a declaration that contradicts itself; names the file
+            and line.
     """
     path = Path(source)
     if path.suffix not in {".yaml", ".yml"}:
@@ -198,7 +201,10 @@ def load_schema(source: str | Path) -> LandmarkSchema:
             known = ", ".join(builtin_schemas())
             raise SchemaError(f"there is no built-in anatomy '{source}'", expected=f"one of {known}, or a .yaml file")
         path = Path(str(resources.files("bregma") / "anatomies" / f"{source}.yaml"))
-    data, lines = read_yaml(path)
+    try:
+        data, lines = read_yaml(path)
+    except ConfigError as error:
+        raise SchemaError(error.problem, where=error.where, expected=error.expected) from error
     return schema_from_dict(data, where=str(path), lines=lines)
 
 
@@ -228,11 +234,21 @@ def _chain_landmarks(chain: Chain) -> Iterator[Landmark]:
 
 
 def _faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    yield from _repeated_names(schema)
+    yield from _chain_faults(schema)
     yield from _landmark_faults(schema)
     yield from _pair_faults(schema)
-    yield from _chain_faults(schema)
     yield from _grade_faults(schema)
     yield from _measurement_faults(schema)
+
+
+def _repeated_names(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    for field, what in {"chains": "chain", "measurements": "measurement", "grades": "grade scale"}.items():
+        seen: set[str] = set()
+        for index, entry in enumerate(getattr(schema, field)):
+            if entry.name in seen:
+                yield (field, index, "name"), f"there is another {what} '{entry.name}'"
+            seen.add(entry.name)
 
 
 def _landmark_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
@@ -249,6 +265,8 @@ def _landmark_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
     ]
     if schema.reference_length:
         groups.append(("reference_length", (schema.reference_length[:2],)))
+        if schema.reference_length[0] == schema.reference_length[1]:
+            yield ("reference_length",), "reference_length needs two different landmarks"
     known = set(schema.names)
     for field, members in groups:
         for index, member in enumerate(members):
@@ -272,14 +290,23 @@ def _pair_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
 
 
 def _chain_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    owners: dict[str, str] = {}
     for index, chain in enumerate(schema.chains):
         loc: Loc = ("chains", index)
+        for level, count in Counter(chain.levels).items():
+            if count > 1:
+                yield (*loc, "levels"), f"the level '{level}' of chain '{chain.name}' is listed {count} times"
+        for point in _chain_landmarks(chain):
+            if owners.setdefault(point.name, chain.name) != chain.name:
+                yield loc, f"'{point.name}' belongs to the chains '{owners[point.name]}' and '{chain.name}'"
         named = {"partial": chain.partial, "optional": chain.optional, "codes": chain.codes}
         for field, levels in named.items():
             for level in levels:
                 if level not in chain.levels:
                     yield (*loc, field), f"'{level}' is not a level of chain '{chain.name}'"
         for level, parts in chain.partial.items():
+            if not parts:
+                yield (*loc, "partial", level), f"the level '{level}' of chain '{chain.name}' has no parts"
             for part in set(parts) - set(chain.parts):
                 yield (*loc, "partial", level), f"'{part}' is not a part of chain '{chain.name}'"
         if chain.anchor and chain.anchor not in chain.levels:
@@ -292,6 +319,8 @@ def _grade_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
             yield ("grades", index), f"grade '{scale.name}' needs one label more than it has edges"
         if list(scale.edges) != sorted(set(scale.edges)):
             yield ("grades", index, "edges"), f"the edges of grade '{scale.name}' must ascend"
+        if scale.absolute and scale.edges[0] <= 0:
+            yield ("grades", index, "edges"), f"grade '{scale.name}' grades magnitudes, so its edges must be positive"
 
 
 def _measurement_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
@@ -304,6 +333,8 @@ def _measurement_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
             continue
         if spec.grade is not None and spec.grade not in grades:
             yield (*loc, "grade"), f"measurement '{spec.name}' uses the grade '{spec.grade}', which is not declared"
+        if spec.along is not None and not any("{" in text for text in spec.points.values()):
+            yield (*loc, "points"), f"measurement '{spec.name}' goes along a chain but names no {{level}}"
         if not any(True for _ in expand(schema, spec)):
             yield loc, f"measurement '{spec.name}' fits no landmarks of this schema"
         if spec.along is None:

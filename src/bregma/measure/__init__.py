@@ -1,0 +1,22 @@
+"""Landmarks to clinical measurements: primitives, grades, and the uncertainty carried through them.
+
+A schema names its measurements as rows over the functions in ``PRIMITIVES``; :func:`measure` does the rest.
+"""
+
+from __future__ import annotations
+
+from bregma.measure.grades import grade_of, grade_probabilities
+from bregma.measure.primitives import PRIMITIVES, Primitive
+from bregma.measure.propagate import measure, measure_landmarks, measure_prediction
+from bregma.measure.rows import check_measurements
+
+__all__ = [
+    "PRIMITIVES",
+    "Primitive",
+    "check_measurements",
+    "grade_of",
+    "grade_probabilities",
+    "measure",
+    "measure_landmarks",
+    "measure_prediction",
+]

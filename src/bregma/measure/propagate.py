@@ -1,0 +1,245 @@
+"""From landmarks and their uncertainty to measurements with intervals and grade probabilities (Monte Carlo)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bregma.errors import ConfigError, InputError, SchemaError
+from bregma.geometry import Array, Frame
+from bregma.measure.grades import grade_of, grade_probabilities
+from bregma.measure.rows import PIXEL_UNITS, Row, rows
+from bregma.schema import LandmarkSchema
+from bregma.types import LandmarkSet, Measurement, MeasurementStatus, Prediction
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The points of one image and their samples, in mm where the frame has a spacing, else in px."""
+
+    frame: Frame
+    points: Array
+    present: NDArray[np.bool_]
+    samples: Array | None
+    calibrated: bool
+    level: float
+
+
+def measure(
+    schema: LandmarkSchema,
+    points: ArrayLike,
+    frame: Frame,
+    *,
+    present: ArrayLike | None = None,
+    cov: ArrayLike | None = None,
+    samples: ArrayLike | None = None,
+    calibrated: bool = False,
+    draws: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[Measurement, ...]:
+    """Make every measurement of a schema at every place where it applies.
+
+    The value is that of ``points``; interval and grade probabilities come from ``samples`` or, failing these, from
+    normal draws with the covariances ``cov``, in which landmarks vary independently of one another. An interval is
+    central: half of what it leaves out lies on either side. Lengths are in mm, or in px with a reason where the frame
+    has no spacing; ratios and angles then take pixels to be square, which nothing in such a frame can confirm.
+
+    Args:
+        schema: the anatomy.
+        points: ``(N, 2)`` in px of the original image; absent landmarks may hold anything.
+        frame: the image's frame.
+        present: ``(N,)`` mask of landmarks that have a position; all of them by default.
+        cov: ``(N, 2, 2)`` covariances in px².
+        samples: ``(S, N, 2)`` draws in px; these keep what landmarks have in common.
+        calibrated: whether the spread was calibrated on unseen cases; otherwise intervals are marked as not.
+        draws: number of draws from ``cov``.
+        seed: of the draws; the same seed gives the same intervals, whichever landmarks are present.
+        level: coverage that intervals claim.
+
+    Raises:
+        SchemaError: points that do not fit the schema, or a measurement that its primitive cannot make.
+        InputError: positions or samples that are not finite, covariances that are none, or too few samples.
+        ConfigError: a level outside 0 to 1, or too few draws for it.
+    """
+    _check_settings(draws, level)
+    known, mask = _points(schema, points, present)
+    spread: Array | None = None
+    if samples is not None:
+        spread = _given(samples, mask, level)
+    elif cov is not None:
+        spread = _drawn(known, mask, cov, draws, seed)
+    if frame.spacing is not None:
+        known = frame.to_mm(known)
+        spread = None if spread is None else frame.to_mm(spread)
+    sampled = _Sampled(frame, known, mask, spread, calibrated, level)
+    return tuple(_measurement(schema, row, sampled) for row in rows(schema))
+
+
+def measure_prediction(
+    schema: LandmarkSchema,
+    prediction: Prediction,
+    *,
+    presence_threshold: float = 0.5,
+    draws: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[Measurement, ...]:
+    """Measure a prediction; landmarks less probable than ``presence_threshold`` count as missing.
+
+    Calibration applies to covariances, so calibrated covariances go before the model's own samples; of a model that was
+    not calibrated the samples are used where there are enough of them for the level.
+
+    Raises:
+        SchemaError: the prediction was made for another schema.
+        ConfigError: a threshold or level outside its range, or too few draws.
+    """
+    if not 0 <= presence_threshold <= 1:
+        raise ConfigError("must lie within 0 to 1", where="presence_threshold", got=str(presence_threshold))
+    _check_settings(draws, level)
+    calibrated = prediction.calibration != "none"
+    samples = prediction.samples
+    usable = not calibrated and samples is not None and len(samples) >= _least_samples(level)
+    return measure(
+        schema,
+        prediction.mean,
+        prediction.frame,
+        present=prediction.presence >= presence_threshold,
+        cov=prediction.cov,
+        samples=samples if usable else None,
+        calibrated=calibrated,
+        draws=draws,
+        seed=seed,
+        level=level,
+    )
+
+
+def measure_landmarks(schema: LandmarkSchema, landmarks: LandmarkSet, frame: Frame) -> tuple[Measurement, ...]:
+    """Measure labels: values and grades without intervals.
+
+    Raises:
+        SchemaError: the labels were made for another schema.
+    """
+    return measure(schema, landmarks.points, frame, present=landmarks.labelled)
+
+
+def _least_samples(level: float) -> int:
+    """Return the fewest samples of which one is expected beyond each end of an interval."""
+    return math.ceil(round(2 / (1 - level), 6))
+
+
+def _check_settings(draws: int, level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError("must lie between 0 and 1", where="level", got=str(level))
+    if draws < _least_samples(level):
+        problem = f"are too few for intervals at the level {level:g}"
+        raise ConfigError(problem, where="draws", expected=f"at least {_least_samples(level)}", got=str(draws))
+
+
+def _points(schema: LandmarkSchema, points: ArrayLike, present: ArrayLike | None) -> tuple[Array, NDArray[np.bool_]]:
+    """Return points ``(N, 2)`` and the mask ``(N,)`` of those that are present, checked against the schema."""
+    n = len(schema)
+    known = np.asarray(points, dtype=np.float64)
+    mask = np.ones(n, dtype=bool) if present is None else np.asarray(present, dtype=bool)
+    for name, shape, expected in (("points", known.shape, (n, 2)), ("presence", mask.shape, (n,))):
+        if shape != expected:
+            problem = f"the {name} of the landmarks do not fit the schema"
+            raise SchemaError(problem, where=f"schema '{schema.name}'", expected=str(expected), got=str(shape))
+    lost = mask & ~np.isfinite(known).all(axis=1)
+    if lost.any():
+        name = schema.names[int(np.flatnonzero(lost)[0])]
+        raise InputError(f"the landmark '{name}' is marked as present but has no finite position")
+    return known, mask
+
+
+def _given(samples: ArrayLike, present: NDArray[np.bool_], level: float) -> Array:
+    given = np.asarray(samples, dtype=np.float64)
+    n, least = len(present), _least_samples(level)
+    if given.ndim != 3 or given.shape[1:] != (n, 2) or len(given) < least:
+        expected = f"(S, {n}, 2) with S at least {least} for the level {level:g}"
+        raise InputError("the samples cannot be used", expected=expected, got=str(given.shape))
+    if not np.isfinite(given[:, present]).all():
+        raise InputError("the samples of landmarks that are present are not all finite")
+    return given
+
+
+def _drawn(points: Array, present: NDArray[np.bool_], cov: ArrayLike, draws: int, seed: int) -> Array:
+    """Draw ``(S, N, 2)`` from normal distributions that are independent between landmarks."""
+    given = np.asarray(cov, dtype=np.float64)
+    if given.shape != (len(points), 2, 2):
+        raise InputError("the covariances do not fit", expected=f"({len(points)}, 2, 2)", got=str(given.shape))
+    # Absent landmarks take part with no spread, so that the draws of the others do not depend on who is absent.
+    mean = np.where(present[:, None], points, 0.0)
+    root = _square_root(np.where(present[:, None, None], given, 0.0))
+    noise = np.random.default_rng(seed).standard_normal((draws, *mean.shape))
+    return np.asarray(mean + np.einsum("nij,snj->sni", root, noise))
+
+
+def _square_root(cov: Array) -> Array:
+    """Return ``R`` with ``R Rᵀ`` = ``cov`` ``(N, 2, 2)``; a variance may be zero."""
+    problem = InputError("a covariance is not one", expected="symmetric, finite, without negative variances")
+    if not np.isfinite(cov).all() or not np.allclose(cov, cov.swapaxes(1, 2)):
+        raise problem
+    values, vectors = np.linalg.eigh(cov)
+    if (values < -1e-9 * np.maximum(1.0, np.abs(values).max(axis=1, keepdims=True))).any():
+        raise problem
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :])
+
+
+def _measurement(schema: LandmarkSchema, row: Row, sampled: _Sampled) -> Measurement:
+    has_spacing = sampled.frame.spacing is not None
+    scale = row.scale(schema, has_spacing=has_spacing)
+    missing = [name for name, column in zip(row.uses, row.columns) if not sampled.present[column]]
+    value = None if missing else _finite(float(row.compute(sampled.points)))
+    draws = None if value is None or sampled.samples is None else row.compute(sampled.samples)
+    spread = draws if draws is not None and np.isfinite(draws).all() else None
+    status, reason = _status(row, sampled, missing, value, draws)
+    return Measurement(
+        name=row.spec.name,
+        label=row.spec.label,
+        value=value,
+        unit=row.unit(has_spacing=has_spacing),
+        status=status,
+        reason=reason,
+        interval=None if spread is None else _central(spread, sampled.level),
+        interval_level=None if spread is None else sampled.level,
+        level=row.level,
+        grade=None if scale is None or value is None else grade_of(scale, value),
+        grade_probabilities=None if scale is None or spread is None else grade_probabilities(scale, spread),
+        uses=row.uses,
+        code=row.spec.code,
+    )
+
+
+def _status(
+    row: Row, sampled: _Sampled, missing: list[str], value: float | None, draws: Array | None
+) -> tuple[MeasurementStatus, str]:
+    """Return the gravest thing to say, and in words everything that there is to say."""
+    if missing:
+        return "missing_landmark", f"{', '.join(missing)} not found on the image or not labelled"
+    if value is None:
+        return "refer", f"{', '.join(row.uses)} lie so that nothing can be measured (points that coincide)"
+    said: list[tuple[MeasurementStatus, str]] = []
+    failed = 0 if draws is None else int((~np.isfinite(draws)).sum())
+    if draws is not None and failed:
+        said.append(("refer", f"{failed} of {len(draws)} samples cannot be measured, so there is no interval"))
+    if sampled.frame.spacing is None and row.primitive.kind in PIXEL_UNITS:
+        note = sampled.frame.spacing_note
+        said.append(
+            ("no_spacing", "given in pixels: the image has no trusted spacing" + (f" ({note})" if note else ""))
+        )
+    if draws is not None and not failed and not sampled.calibrated:
+        said.append(("uncalibrated", "the interval comes from a model that was not calibrated"))
+    return (said[0][0], "; ".join(reason for _, reason in said)) if said else ("ok", "")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _central(draws: Array, level: float) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
