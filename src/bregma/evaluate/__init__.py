@@ -1,0 +1,39 @@
+"""Scoring predictions against labels, in figures that carry intervals over subjects; and comparing runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bregma.evaluate.compare import compare_runs
+    from bregma.evaluate.files import CaseRow, load_cases, load_metrics, save_evaluation
+    from bregma.evaluate.scoring import evaluate_predictions
+    from bregma.evaluate.settings import EvaluationSettings
+
+__all__ = [
+    "CaseRow",
+    "EvaluationSettings",
+    "compare_runs",
+    "evaluate_predictions",
+    "load_cases",
+    "load_metrics",
+    "save_evaluation",
+]
+
+_HOMES = {
+    "CaseRow": "files",
+    "EvaluationSettings": "settings",
+    "compare_runs": "compare",
+    "evaluate_predictions": "scoring",
+    "load_cases": "files",
+    "load_metrics": "files",
+    "save_evaluation": "files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that importing the package stays fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bregma.evaluate' has no attribute '{name}'")
+    return getattr(import_module(f"bregma.evaluate.{_HOMES[name]}"), name)

@@ -1,0 +1,212 @@
+"""Runs side by side on the cases that all of them scored, with paired differences from the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from bregma import metrics
+from bregma.errors import InputError
+from bregma.evaluate.figures import Figure, estimates, measurement_figures, point_figures
+from bregma.evaluate.notes import FEW_SUBJECTS
+from bregma.evaluate.settings import EvaluationSettings
+from bregma.evaluate.stored import StoredRun, load_run, table_of
+from bregma.evaluate.tables import Mask, subject_index
+from bregma.geometry import Array
+from bregma.metrics import Statistic
+from bregma.results import ComparisonRow, ComparisonTable, Estimate
+from bregma.types import Status
+
+Figures = Mapping[str, Figure]
+
+
+def compare_runs(
+    folders: Sequence[str | Path],
+    *,
+    names: Sequence[str] | None = None,
+    settings: EvaluationSettings | None = None,
+) -> ComparisonTable:
+    """Compare saved evaluations of the same cases.
+
+    Every figure is computed anew on the cases and points that all runs scored, so that no run gains from an easier set.
+    Differences are paired: both runs are taken on the same resample of subjects. P-values are of Wilcoxon's signed-rank
+    test on the subjects' own figures, two-sided, for the main figures; they are corrected together after Holm (1979).
+
+    Args:
+        folders: folders written by ``save_evaluation``; the first one is the reference.
+        names: headings of the runs; by default those stored, with the folder's name where two are equal.
+        settings: thresholds and resampling; by default those of the first run.
+
+    Raises:
+        InputError: fewer than two folders, different anatomies, or no case in common.
+    """
+    if len(folders) < 2:
+        raise InputError("a comparison needs two runs", expected="two folders or more", got=str(len(folders)))
+    runs = [load_run(folder) for folder in folders]
+    for folder, run in zip(folders, runs):
+        if run.schema.names != runs[0].schema.names:
+            raise InputError("the landmarks are not those of the first run", where=folder, expected=str(runs[0].schema))
+    settings = settings or runs[0].settings
+    ids = _shared_cases(runs)
+    subjects = subject_index(runs[0].cases[case].subject for case in ids)
+    figures = [_figures(run, runs, ids, subjects, settings) for run in runs]
+    rows = _rows(figures, len(subjects), settings)
+    titles = tuple(names) if names is not None else _titles(runs, folders)
+    return ComparisonTable(
+        name=f"{', '.join(titles[1:])} against {titles[0]}",
+        runs=titles,
+        rows=rows,
+        cases=len(ids),
+        subjects=len(subjects),
+        test=f"paired bootstrap over subjects, {settings.draws} draws; Wilcoxon signed-rank test over subjects",
+        notes=tuple(_notes(runs, titles, ids, len(subjects), rows, settings)),
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Correct p-values for having made several tests (Holm 1979, Scand. J. Statist. 6:65–70); None stays None."""
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, index) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        corrected[index] = largest
+    return tuple(corrected)
+
+
+def signed_rank_p(differences: Array) -> float | None:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; None without any pair.
+
+    Pairs that do not differ are left out (Wilcoxon 1945); where no pair differs, the value is 1.
+    """
+    known = differences[np.isfinite(differences)]
+    # Differences of equal figures may be off zero by rounding, which would enter the ranks as if it were real.
+    known = np.where(np.abs(known) < 1e-9, 0.0, known)
+    if not known.size:
+        return None
+    return float(stats.wilcoxon(known).pvalue) if known.any() else 1.0
+
+
+def _titles(runs: Sequence[StoredRun], folders: Sequence[str | Path]) -> tuple[str, ...]:
+    names = [run.name for run in runs]
+    if len(set(names)) == len(names):
+        return tuple(names)
+    return tuple(f"{name} ({Path(folder).name})" for name, folder in zip(names, folders))
+
+
+def _shared_cases(runs: Sequence[StoredRun]) -> list[str]:
+    ids = [case for case in runs[0].cases if all(case in run.cases and case in run.points for run in runs)]
+    if not ids:
+        raise InputError("the runs have no case in common", fix="evaluate all runs on the same cases")
+    for case in ids:
+        found = sorted({run.cases[case].subject for run in runs})
+        if len(found) > 1:
+            raise InputError("the runs give a case different subjects", where=case, got=", ".join(found))
+    return ids
+
+
+def _shared_labels(runs: Sequence[StoredRun], ids: Sequence[str]) -> Mask:
+    masks = [[run.points[case].status <= Status.OCCLUDED for case in ids] for run in runs]
+    return np.asarray(np.all(masks, axis=0))
+
+
+def _figures(
+    run: StoredRun,
+    runs: Sequence[StoredRun],
+    ids: Sequence[str],
+    subjects: dict[str, int],
+    settings: EvaluationSettings,
+) -> Figures:
+    table = table_of(run, ids, _shared_labels(runs, ids), subjects, settings)
+    wanted = set(ids)
+    rows = [
+        replace(row, subject=subjects[run.cases[row.case_id].subject]) for row in run.readings if row.case_id in wanted
+    ]
+    return point_figures(table, settings) | measurement_figures(rows, len(subjects), run.schema)
+
+
+def _rows(figures: Sequence[Figures], subjects: int, settings: EvaluationSettings) -> tuple[ComparisonRow, ...]:
+    shared = [name for name in figures[0] if all(name in of_run for of_run in figures)]
+    found = [estimates({name: of_run[name] for name in shared}, subjects, settings) for of_run in figures]
+    differences = _differences(shared, figures, subjects, settings)
+    tests = [(name, run) for name in shared for run in range(1, len(figures)) if figures[0][name].tested]
+    raw = [signed_rank_p(_paired(figures[run][name], figures[0][name], subjects)) for name, run in tests]
+    p_values = dict(zip(tests, holm(raw)))
+    return tuple(
+        ComparisonRow(
+            metric=name,
+            unit=figures[0][name].unit,
+            figures=tuple(of_run[name] for of_run in found),
+            differences=(None, *(differences[name, run] for run in range(1, len(figures)))),
+            p_values=(None, *(p_values.get((name, run)) for run in range(1, len(figures)))),
+            lower_is_better=figures[0][name].lower_is_better,
+        )
+        for name in shared
+    )
+
+
+def _differences(
+    shared: Sequence[str], figures: Sequence[Figures], subjects: int, settings: EvaluationSettings
+) -> dict[tuple[str, int], Estimate | None]:
+    pairs = {
+        (name, run): replace(figures[run][name], statistic=_minus(figures[run][name], figures[0][name]), n=subjects)
+        for name in shared
+        for run in range(1, len(figures))
+    }
+    found = estimates(pairs, subjects, settings)
+    return {key: None if figure.value is None else figure for key, figure in found.items()}
+
+
+def _minus(figure: Figure, reference: Figure) -> Statistic:
+    return lambda weights: figure.statistic(weights) - reference.statistic(weights)
+
+
+def _paired(figure: Figure, reference: Figure, subjects: int) -> Array:
+    return metrics.per_subject(_minus(figure, reference), subjects)
+
+
+def _notes(
+    runs: Sequence[StoredRun],
+    titles: Sequence[str],
+    ids: Sequence[str],
+    subjects: int,
+    rows: Sequence[ComparisonRow],
+    settings: EvaluationSettings,
+) -> list[str]:
+    notes = []
+    for run, title in zip(runs, titles):
+        if len(run.cases) > len(ids):
+            notes.append(f"{title}: {len(run.cases) - len(ids)} of its {len(run.cases)} cases were not scored by all.")
+        if run.settings != settings:
+            notes.append(f"{title} was evaluated with other settings; its figures here follow those of this table.")
+    changed = sum(not _same_labels(runs, case) for case in ids)
+    if changed:
+        notes.append(f"The labels of {changed} cases differ between the runs, so these were not scored alike.")
+    if subjects < FEW_SUBJECTS:
+        notes.append(f"Only {subjects} subjects are shared: intervals may be too narrow, and tests have little power.")
+    for index, title in enumerate(titles[1:], start=1):
+        open_ = [row.metric for row in rows if _includes_zero(row.differences[index])]
+        if open_:
+            notes.append(f"{title}: the difference from {titles[0]} may be zero in {', '.join(open_)}.")
+    tested = sum(p is not None for row in rows for p in row.p_values)
+    if tested > 1:
+        notes.append(f"P-values are corrected after Holm for the {tested} tests of this table.")
+    return notes
+
+
+def _includes_zero(difference: Estimate | None) -> bool:
+    if difference is None or difference.low is None or difference.high is None:
+        return False
+    return difference.low <= 0.0 <= difference.high
+
+
+def _same_labels(runs: Sequence[StoredRun], case: str) -> bool:
+    """Compare positions regardless of order: exchangeable points were matched to each run's own prediction."""
+    sets = [run.points[case].true for run in runs]
+    order = [np.lexsort(points.T) for points in sets]
+    first = sets[0][order[0]]
+    return all(np.allclose(first, points[o], atol=1e-6, equal_nan=True) for points, o in zip(sets, order))

@@ -1,0 +1,259 @@
+"""The figures of an evaluation, by plain and stable names.
+
+Names end in the space of their errors: ``px`` (original image), ``px_at_256`` (image resized to that long side), ``mm``
+and ``mm_ref`` (the literature's convention).
+
+    mre_ mre_sd_ median_ p95_ max_   radial errors over all points
+    ipe_ ipe_median_                 mean error of an image (IPE), over images
+    sdr_2                            labelled points found within 2 of the space's unit, in %
+    outliers_per_image, outliers     points beyond the outlier threshold, or not given
+    nme                              radial error in % of the diagonal of the box around the true points
+    missed_rate, false_rate          labelled points not given; points known to be off the image that were given, in %
+    <measurement>_mae, _bias         predicted against true values
+    <measurement>_grade_accuracy     places with the true grade, in %; a place without a predicted grade is wrong
+    <measurement>_worst_grade_accuracy   images whose highest grade along the chain is right, in %
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bregma import metrics
+from bregma.evaluate.settings import EvaluationSettings
+from bregma.evaluate.tables import PointTable, Reading
+from bregma.geometry import Array
+from bregma.metrics import Interval, Statistic
+from bregma.results import Estimate
+from bregma.schema import LandmarkSchema
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that can be computed for any resample of subjects.
+
+    Attributes:
+        statistic: from subject counts to the figure.
+        n: how many things it rests on.
+        unit: of the figure.
+        has_interval: False for extremes, for which resampling gives none.
+        tested: whether a comparison of runs tests it; the main figures only, so that the correction for many tests
+            does not drown them.
+        lower_is_better: None where neither is.
+    """
+
+    statistic: Statistic
+    n: int
+    unit: str
+    has_interval: bool = True
+    tested: bool = False
+    lower_is_better: bool | None = True
+
+
+@dataclass(frozen=True)
+class Space:
+    """A unit in which errors are scored; ``name`` ends the names of its figures."""
+
+    name: str
+    unit: str
+    errors: Array
+    sdr: tuple[float, ...]
+    outlier: float | None
+    main: bool
+
+
+def point_figures(table: PointTable, settings: EvaluationSettings) -> dict[str, Figure]:
+    """Return every figure over points and images, in the order in which to show them."""
+    figures: dict[str, Figure] = {}
+    for space in _spaces(table, settings):
+        figures |= _error_figures(table, space) | _detection_figures(table, space)
+    return figures | _shape_figures(table) | _presence_figures(table, settings)
+
+
+def _spaces(table: PointTable, settings: EvaluationSettings) -> list[Space]:
+    spaces = []
+    if table.errors_mm is not None:
+        spaces.append(Space("mm", "mm", table.errors_mm, settings.sdr_mm, None, main=True))
+    if table.errors_mm_ref is not None:
+        spaces.append(Space("mm_ref", "mm", table.errors_mm_ref, settings.sdr_mm, None, main=False))
+    in_mm = table.errors_mm is not None
+    spaces.append(Space("px", "px", table.errors_px, settings.sdr_px, settings.outlier_px, main=not in_mm))
+    if settings.at_size is not None:
+        errors = table.errors_px * (settings.at_size / table.long_side)[:, None]
+        name = f"px_at_{settings.at_size}"
+        spaces.append(Space(name, "px", errors, settings.sdr_px, settings.outlier_px, main=False))
+    return spaces
+
+
+def _error_figures(table: PointTable, space: Space) -> dict[str, Figure]:
+    subjects, subject = table.subjects, table.subject
+    points = np.repeat(subject, space.errors.shape[1])
+    ipe = metrics.image_errors(space.errors)
+    n, images = int(np.isfinite(space.errors).sum()), int(np.isfinite(ipe).sum())
+
+    def over_points(make: Callable[..., Statistic], *extra: float, tested: bool = False) -> Figure:
+        return Figure(make(space.errors, points, subjects, *extra), n, space.unit, tested=tested)
+
+    largest = Figure(metrics.max_statistic(space.errors, points, subjects), n, space.unit, has_interval=False)
+    ipe_mean = metrics.mean_statistic(ipe, subject, subjects)
+    ipe_median = metrics.quantile_statistic(ipe, subject, subjects, 0.5)
+    return {
+        f"mre_{space.name}": over_points(metrics.mean_statistic, tested=space.main),
+        f"mre_sd_{space.name}": over_points(metrics.sd_statistic),
+        f"median_{space.name}": over_points(metrics.quantile_statistic, 0.5),
+        f"p95_{space.name}": over_points(metrics.quantile_statistic, 0.95),
+        f"max_{space.name}": largest,
+        f"ipe_{space.name}": Figure(ipe_mean, images, space.unit),
+        f"ipe_median_{space.name}": Figure(ipe_median, images, space.unit),
+    }
+
+
+def _detection_figures(table: PointTable, space: Space) -> dict[str, Figure]:
+    figures = {}
+    for radius in space.sdr:
+        found = (np.nan_to_num(space.errors, nan=np.inf) <= radius) & table.given
+        # A point outside the convention's reach (no reference length) is unknown, not a failure.
+        known = table.labelled & (np.isfinite(space.errors) | ~table.given)
+        rate = _share(found, known, table)
+        figures[f"sdr_{radius:g}{space.name}"] = Figure(
+            rate, int(known.sum()), "%", tested=space.main, lower_is_better=False
+        )
+    if space.outlier is not None:
+        suffix = space.name.removeprefix("px")
+        bad = metrics.outliers(space.errors, space.outlier)
+        missed = table.labelled & ~table.given & ~(np.nan_to_num(space.errors) > space.outlier)
+        counts = (bad + missed.sum(axis=1)).astype(np.float64)
+        each = metrics.mean_statistic(counts, table.subject, table.subjects)
+        total = metrics.mean_statistic(counts * len(counts), table.subject, table.subjects)
+        figures[f"outliers_per_image{suffix}"] = Figure(each, len(counts), "1", tested=space.main or not suffix)
+        figures[f"outliers{suffix}"] = Figure(total, len(counts), "1")
+    return figures
+
+
+def _shape_figures(table: PointTable) -> dict[str, Figure]:
+    errors = metrics.normalised_errors(table.errors_px, table.extent)
+    if not np.isfinite(errors).any():
+        return {}
+    points = np.repeat(table.subject, errors.shape[1])
+    mean = metrics.mean_statistic(errors, points, table.subjects)
+    return {"nme": Figure(mean, int(np.isfinite(errors).sum()), "%")}
+
+
+def _presence_figures(table: PointTable, settings: EvaluationSettings) -> dict[str, Figure]:
+    figures = {}
+    if settings.presence_threshold is not None or not table.given.any(axis=1).all():
+        missed = _share(~table.given, table.labelled, table)
+        figures["missed_rate"] = Figure(missed, int(table.labelled.sum()), "%")
+    if settings.presence_threshold is not None and table.outside.any():
+        false = _share(table.given, table.outside, table)
+        figures["false_rate"] = Figure(false, int(table.outside.sum()), "%")
+    return figures
+
+
+def _share(hit: ArrayLike, among: ArrayLike, table: PointTable) -> Statistic:
+    values = np.where(among, np.where(hit, 100.0, 0.0), np.nan)
+    return metrics.mean_statistic(values, np.repeat(table.subject, values.shape[1]), table.subjects)
+
+
+def measurement_figures(
+    rows: Sequence[Reading], subjects: int, schema: LandmarkSchema | None = None
+) -> dict[str, Figure]:
+    """Return the figures of each measurement, all places taken together.
+
+    Args:
+        rows: readings of one or several measurements.
+        subjects: number of subjects.
+        schema: gives the order of grades, for the highest grade along a chain; without it that figure is left out.
+    """
+    figures: dict[str, Figure] = {}
+    for name in dict.fromkeys(row.name for row in rows):
+        own = [row for row in rows if row.name == name]
+        agreement = agreement_figures(own, subjects)
+        figures |= {f"{name}_{kind}": figure for kind, figure in agreement.items()}
+        order = _grade_order(schema, name) if any(row.level for row in own) else {}
+        if order and "grade_accuracy" in agreement:
+            figures[f"{name}_worst_grade_accuracy"] = _worst_grade_figure(own, subjects, order)
+    return figures
+
+
+def agreement_figures(rows: Sequence[Reading], subjects: int) -> dict[str, Figure]:
+    """Return ``mae`` and ``bias`` of the readings in their :func:`common_unit`, and ``grade_accuracy`` if graded."""
+    unit = common_unit(rows)
+    subject = np.array([row.subject for row in rows], dtype=np.intp)
+    difference = np.array([_difference(row, unit) for row in rows])
+    n = int(np.isfinite(difference).sum())
+    mae = metrics.mean_statistic(np.abs(difference), subject, subjects)
+    mean = metrics.mean_statistic(difference, subject, subjects)
+    figures = {
+        "mae": Figure(mae, n, unit, tested=True),
+        "bias": Figure(mean, n, unit, lower_is_better=None),
+    }
+    right = np.array([np.nan if r.true_grade is None else 100.0 * (r.predicted_grade == r.true_grade) for r in rows])
+    if np.isfinite(right).any():
+        statistic = metrics.mean_statistic(right, subject, subjects)
+        graded = int(np.isfinite(right).sum())
+        figures["grade_accuracy"] = Figure(statistic, graded, "%", tested=True, lower_is_better=False)
+    return figures
+
+
+def common_unit(rows: Sequence[Reading]) -> str:
+    """Return the unit of most readings; the others (lengths without a spacing) cannot be averaged with them."""
+    units = Counter(row.unit for row in rows if row.true is not None) or Counter(row.unit for row in rows)
+    return units.most_common(1)[0][0]
+
+
+def _difference(row: Reading, unit: str) -> float:
+    if row.true is None or row.predicted is None or row.unit != unit:
+        return float("nan")
+    return row.predicted - row.true
+
+
+def _grade_order(schema: LandmarkSchema | None, name: str) -> dict[str, int]:
+    specs = () if schema is None else schema.measurements
+    for spec in specs:
+        if schema is not None and spec.name == name and spec.grade is not None:
+            return {label: rank for rank, label in enumerate(schema.grade(spec.grade).labels)}
+    return {}
+
+
+def _worst_grade_figure(rows: Sequence[Reading], subjects: int, order: Mapping[str, int]) -> Figure:
+    """Compare the highest grade of each image; places without a true grade are left out on both sides."""
+    true: dict[str, int] = {}
+    predicted: dict[str, int] = {}
+    subject: dict[str, int] = {}
+    for row in rows:
+        if row.true_grade is not None:
+            subject[row.case_id] = row.subject
+            true[row.case_id] = max(true.get(row.case_id, -1), order[row.true_grade])
+            rank = -1 if row.predicted_grade is None else order[row.predicted_grade]
+            predicted[row.case_id] = max(predicted.get(row.case_id, -1), rank)
+    right = [100.0 * (predicted[case] == true[case]) for case in true]
+    statistic = metrics.mean_statistic(right, list(subject.values()), subjects)
+    return Figure(statistic, len(right), "%", lower_is_better=False)
+
+
+def estimates(figures: Mapping[K, Figure], subjects: int, settings: EvaluationSettings) -> dict[K, Estimate]:
+    """Compute figures and, from the same resamples of subjects, their intervals."""
+    with_interval = [key for key, figure in figures.items() if figure.has_interval]
+    found = metrics.bootstrap(
+        [figures[key].statistic for key in with_interval],
+        subjects,
+        draws=settings.draws,
+        seed=settings.seed,
+        level=settings.level,
+    )
+    intervals = dict(zip(with_interval, found))
+    return {key: _estimate(figure, subjects, intervals.get(key)) for key, figure in figures.items()}
+
+
+def _estimate(figure: Figure, subjects: int, interval: Interval | None) -> Estimate:
+    value = metrics.figure_of(figure.statistic, subjects)
+    low, high = interval if interval is not None and value is not None else (None, None)
+    return Estimate(value, low, high, figure.n, figure.unit)

@@ -1,0 +1,68 @@
+"""What a reader of an evaluation must know besides its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bregma.evaluate.figures import common_unit
+from bregma.evaluate.settings import EvaluationSettings
+from bregma.evaluate.tables import Reading
+from bregma.results import CaseResult
+from bregma.schema import LandmarkSchema
+from bregma.types import Case, Prediction
+
+FEW_SUBJECTS = 20
+"""Below it a note warns that percentile intervals are too narrow."""
+
+
+def coverage_notes(
+    unlabelled: int, failed: Sequence[Case], given: Mapping[str, Prediction], labelled: Sequence[Case]
+) -> list[str]:
+    """Say which images were not scored, and how they count."""
+    notes = []
+    if failed:
+        some = ", ".join(case.id for case in failed[:5]) + (", ..." if len(failed) > 5 else "")
+        notes.append(
+            f"{len(failed)} labelled images have no prediction and count as failures of all their landmarks: {some}."
+        )
+    if unlabelled:
+        notes.append(f"{unlabelled} images have no labels and were not scored.")
+    strangers = len(given.keys() - {case.id for case in labelled})
+    if strangers > unlabelled:
+        notes.append(f"{strangers} predictions belong to no labelled image here and were left out.")
+    return notes
+
+
+def meaning_notes(
+    schema: LandmarkSchema,
+    results: Sequence[CaseResult],
+    rows: Sequence[Reading],
+    subjects: int,
+    settings: EvaluationSettings,
+) -> list[str]:
+    """Say how the figures are to be read."""
+    notes = []
+    without = sum(result.errors_mm is None for result in results)
+    if without:
+        notes.append(f"{without} of {len(results)} images have no trusted spacing, so no error is given in mm.")
+    if settings.reference_length and schema.reference_length is not None:
+        first, second, length_mm = schema.reference_length
+        notes.append(f"mm_ref takes {first} to {second} as {length_mm:g} mm on each image; it is a convention.")
+    if schema.exchangeable:
+        notes.append("Exchangeable points were matched to the labels in the order that fits best.")
+    if subjects < 2:
+        notes.append("All images come from one subject, so no intervals can be given.")
+    elif subjects < FEW_SUBJECTS:
+        notes.append(f"The intervals rest on {subjects} subjects and may be too narrow.")
+    return [*notes, *_unit_notes(rows)]
+
+
+def _unit_notes(rows: Sequence[Reading]) -> list[str]:
+    notes = []
+    for name in dict.fromkeys(row.name for row in rows):
+        own = [row for row in rows if row.name == name]
+        unit = common_unit(own)
+        others = sum(row.unit != unit and row.true is not None for row in own)
+        if others:
+            notes.append(f"{name}: {others} of {len(own)} places are not in {unit} and were left out of its MAE.")
+    return notes

@@ -1,0 +1,205 @@
+"""Predictions and labels to an evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bregma import metrics
+from bregma.errors import ConfigError, InputError
+from bregma.evaluate.case import score_case, score_reader
+from bregma.evaluate.figures import (
+    Figure,
+    agreement_figures,
+    common_unit,
+    estimates,
+    measurement_figures,
+    point_figures,
+)
+from bregma.evaluate.notes import coverage_notes, meaning_notes
+from bregma.evaluate.settings import EvaluationSettings
+from bregma.evaluate.tables import PointTable, Reading, point_table, readings, subject_index
+from bregma.results import Agreement, CaseResult, Estimate, Evaluation, LandmarkResult
+from bregma.schema import LandmarkSchema
+from bregma.types import Case, Prediction
+
+
+def evaluate_predictions(
+    schema: LandmarkSchema,
+    cases: Iterable[Case],
+    predictions: Iterable[Prediction],
+    settings: EvaluationSettings | None = None,
+    *,
+    name: str,
+) -> Evaluation:
+    """Score predictions against the labels of cases.
+
+    Points that the schema calls exchangeable are matched to the labels in the order that fits best. A labelled image
+    without a prediction fails all its landmarks in SDR, outliers and ``missed_rate``, and is named in the notes.
+
+    Args:
+        schema: the anatomy.
+        cases: images with labels; those without any label are left out, with a note.
+        predictions: at most one an image, matched by case id.
+        settings: thresholds and resampling.
+        name: run and split, for headings.
+
+    Raises:
+        InputError: nothing can be scored, or a prediction does not fit its case.
+    """
+    settings = settings or EvaluationSettings()
+    given = _by_case(predictions)
+    everything = list(cases)
+    labelled = [case for case in everything if case.landmarks is not None and case.landmarks.labelled.any()]
+    results = [score_case(schema, case, given[case.id], settings) for case in labelled if case.id in given]
+    if not results:
+        raise InputError(
+            "there is nothing to score",
+            where=name,
+            expected="predictions for labelled cases",
+            got=f"{len(labelled)} labelled cases and {len(given)} predictions, with no id in common",
+            fix="evaluate the predictions of these very images",
+        )
+    failed = [case for case in labelled if case.id not in given]
+    scored = _figures(schema, results, failed, settings)
+    reader, human = _human(schema, labelled, settings)
+    notes = [
+        *coverage_notes(len(everything) - len(labelled), failed, given, labelled),
+        *meaning_notes(schema, results, scored.readings, scored.subjects, settings),
+        *([reader] if reader else []),
+    ]
+    return Evaluation(
+        name=name,
+        schema=schema,
+        cases=tuple(sorted(results, key=lambda r: (r.ipe_px is None, -(r.ipe_px or 0.0), r.case.id))),
+        metrics=estimates(scored.figures, scored.subjects, settings),
+        landmarks=_landmark_rows(schema, scored.table, settings),
+        agreements=_agreements(scored.readings, scored.subjects, settings),
+        settings=settings.to_dict(),
+        notes=tuple(notes),
+        human=human,
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    subjects: int
+    table: PointTable
+    readings: tuple[Reading, ...]
+    figures: dict[str, Figure]
+
+
+def _figures(
+    schema: LandmarkSchema, results: Sequence[CaseResult], failed: Sequence[Case], settings: EvaluationSettings
+) -> _Scored:
+    subjects = subject_index([*(r.case.subject for r in results), *(case.subject for case in failed)])
+    table = point_table(
+        results,
+        failed,
+        subjects,
+        presence_threshold=settings.presence_threshold,
+        reference=_reference(schema) if settings.reference_length else None,
+    )
+    rows = readings(results, subjects)
+    figures = point_figures(table, settings) | measurement_figures(rows, len(subjects), schema)
+    return _Scored(len(subjects), table, rows, figures)
+
+
+def _reference(schema: LandmarkSchema) -> tuple[int, int, float]:
+    if schema.reference_length is None:
+        raise ConfigError(
+            f"the schema '{schema.name}' declares no reference length",
+            where="reference_length",
+            fix="leave reference_length off, or declare it in the schema",
+        )
+    first, second, length_mm = schema.reference_length
+    return schema.index(first), schema.index(second), length_mm
+
+
+def _by_case(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
+    given: dict[str, Prediction] = {}
+    for prediction in predictions:
+        if prediction.case_id in given:
+            raise InputError("there are two predictions for one case", where=prediction.case_id)
+        given[prediction.case_id] = prediction
+    return given
+
+
+def _human(
+    schema: LandmarkSchema, cases: Sequence[Case], settings: EvaluationSettings
+) -> tuple[str | None, Mapping[str, Estimate]]:
+    """Score the second reader like a model, on the landmarks that the reader placed."""
+    reader = settings.observer or _usual_reader(cases)
+    read = [case for case in cases if reader in case.observers]
+    if reader is None or not read:
+        return (None if reader is None else f"No image was read by '{reader}', so there is no human line."), {}
+    results = [score_reader(schema, case, case.observers[reader], settings) for case in read]
+    kept = [result for result in results if result.scored.any()]
+    if not kept:
+        return f"'{reader}' placed no landmark that is labelled, so there is no human line.", {}
+    scored = _figures(schema, kept, [], settings)
+    note = f"The human line is the reader '{reader}' against the labels, on {len(kept)} of {len(cases)} images."
+    return note, estimates(scored.figures, scored.subjects, settings)
+
+
+def _usual_reader(cases: Sequence[Case]) -> str | None:
+    counts = Counter(name for case in cases for name, points in case.observers.items() if points != case.landmarks)
+    return min(counts, key=lambda name: (-counts[name], name)) if counts else None
+
+
+def _landmark_rows(
+    schema: LandmarkSchema, table: PointTable, settings: EvaluationSettings
+) -> tuple[LandmarkResult, ...]:
+    """One row a landmark, in mm where every image has a trusted spacing and in px otherwise."""
+    errors, unit = (table.errors_px, "px") if table.errors_mm is None else (table.errors_mm, "mm")
+    figures: dict[tuple[int, str], Figure] = {}
+    for index in range(len(schema)):
+        values, n = errors[:, index], int(np.isfinite(errors[:, index]).sum())
+        grouped = (values, table.subject, table.subjects)
+        figures[index, "mre"] = Figure(metrics.mean_statistic(*grouped), n, unit)
+        figures[index, "median"] = Figure(metrics.quantile_statistic(*grouped, 0.5), n, unit)
+        figures[index, "p95"] = Figure(metrics.quantile_statistic(*grouped, 0.95), n, unit)
+    found = estimates(figures, table.subjects, settings)
+    bad = (np.nan_to_num(table.errors_px) > settings.outlier_px) | (table.labelled & ~table.given)
+    return tuple(
+        LandmarkResult(
+            name=landmark.name,
+            label=landmark.label,
+            mre=found[index, "mre"],
+            median=found[index, "median"],
+            p95=found[index, "p95"],
+            outliers=int(bad[:, index].sum()),
+        )
+        for index, landmark in enumerate(schema.landmarks)
+    )
+
+
+def _agreements(rows: Sequence[Reading], subjects: int, settings: EvaluationSettings) -> tuple[Agreement, ...]:
+    places: dict[tuple[str, str | None], list[Reading]] = {}
+    for name in dict.fromkeys(row.name for row in rows):
+        own = [row for row in rows if row.name == name]
+        places[name, None] = own
+        for level in dict.fromkeys(row.level for row in own if row.level is not None):
+            places[name, level] = [row for row in own if row.level == level]
+    figures = {
+        (place, kind): figure
+        for place, own in places.items()
+        for kind, figure in agreement_figures(own, subjects).items()
+    }
+    found = estimates(figures, subjects, settings)
+    return tuple(
+        Agreement(
+            name=place[0],
+            label=own[0].label,
+            level=place[1],
+            unit=common_unit(own),
+            mae=found[place, "mae"],
+            bias=found[place, "bias"],
+            grade_accuracy=found.get((place, "grade_accuracy")),
+            failed=sum(row.failed for row in own),
+        )
+        for place, own in places.items()
+    )

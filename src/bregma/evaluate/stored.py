@@ -1,0 +1,150 @@
+"""A saved evaluation read back into the tables from which figures are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bregma.config import validate
+from bregma.errors import InputError
+from bregma.evaluate.files import (
+    MEASUREMENT_COLUMNS,
+    POINT_COLUMNS,
+    CaseRow,
+    load_cases,
+    number,
+    read_table,
+)
+from bregma.evaluate.settings import EvaluationSettings
+from bregma.evaluate.tables import PointTable, Reading, extents, reference_scales
+from bregma.files import read_json
+from bregma.geometry import Array
+from bregma.schema import LandmarkSchema, schema_from_dict
+from bregma.types import Status
+
+
+@dataclass(frozen=True)
+class CasePoints:
+    """The points of one stored image: all ``(N,)`` or ``(N, 2)``, NaN where there is none."""
+
+    status: Array
+    true: Array
+    errors_px: Array
+    errors_mm: Array
+    presence: Array
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A saved evaluation.
+
+    Attributes:
+        name: its heading.
+        schema: the anatomy.
+        settings: with which it was scored.
+        cases: rows of ``cases.csv`` by case id.
+        points: points by case id.
+        readings: rows of ``measurements.csv``; their subjects are not numbered yet.
+    """
+
+    name: str
+    schema: LandmarkSchema
+    settings: EvaluationSettings
+    cases: dict[str, CaseRow]
+    points: dict[str, CasePoints]
+    readings: tuple[Reading, ...]
+
+
+def load_run(folder: str | Path) -> StoredRun:
+    """Read what ``save_evaluation`` wrote.
+
+    Raises:
+        InputError: a file is missing or not as written.
+    """
+    root = Path(folder)
+    about = read_json(root / "evaluation.json")
+    if not isinstance(about, dict) or not {"name", "schema", "settings"} <= about.keys():
+        raise InputError("is not an evaluation", where=root / "evaluation.json", expected="name, schema and settings")
+    where = str(root / "evaluation.json")
+    schema = schema_from_dict(about["schema"], where=where)
+    return StoredRun(
+        name=str(about["name"]),
+        schema=schema,
+        settings=validate(EvaluationSettings, about["settings"], where=where),
+        cases={case.id: case for case in load_cases(root)},
+        points=_load_points(root / "points.csv", schema),
+        readings=tuple(_load_readings(root / "measurements.csv")),
+    )
+
+
+def table_of(
+    run: StoredRun, ids: Sequence[str], labelled: Any, subjects: dict[str, int], settings: EvaluationSettings
+) -> PointTable:
+    """Return the points of the cases ``ids``, scored only where ``labelled (C, N)``.
+
+    Args:
+        run: a saved evaluation.
+        ids: cases that it holds.
+        labelled: points that are to be scored.
+        subjects: subject to index.
+        settings: presence threshold and reference length to score by.
+    """
+    points = [run.points[case] for case in ids]
+    errors_px = np.where(labelled, [p.errors_px for p in points], np.nan)
+    errors_mm = np.where(labelled, [p.errors_mm for p in points], np.nan)
+    true = np.where(labelled[..., None], [p.true for p in points], np.nan)
+    reference = run.schema.reference_length if settings.reference_length else None
+    scales = None
+    if reference is not None:
+        ends = (run.schema.index(reference[0]), run.schema.index(reference[1]), reference[2])
+        scales = reference_scales(np.array([p.true for p in points]), ends)
+    return PointTable(
+        subjects=len(subjects),
+        subject=np.array([subjects[run.cases[case].subject] for case in ids], dtype=np.intp),
+        labelled=labelled,
+        outside=np.array([p.status for p in points]) == Status.OUTSIDE,
+        given=np.array([p.presence for p in points]) >= (settings.presence_threshold or 0.0),
+        long_side=np.array([max(run.cases[case].shape) for case in ids], dtype=np.float64),
+        extent=extents(true),
+        errors_px=errors_px,
+        errors_mm=errors_mm if np.isfinite(errors_mm[labelled]).all() else None,
+        errors_mm_ref=None if scales is None else errors_px * scales[:, None],
+    )
+
+
+def _load_points(path: Path, schema: LandmarkSchema) -> dict[str, CasePoints]:
+    columns = ("true_x", "true_y", "error_px", "error_mm", "presence")
+    states = {state.name.lower(): float(state) for state in Status}
+    values: dict[str, Array] = {}
+    for line, row in read_table(path, POINT_COLUMNS):
+        where = f"{path}, line {line}"
+        if row["landmark"] not in schema.names or row["status"] not in states:
+            raise InputError("unknown landmark or status", where=where, got=f"{row['landmark']}, {row['status']}")
+        cells = [number(row[column], where) for column in columns]
+        table = values.setdefault(row["case"], np.full((len(schema), 1 + len(columns)), np.nan))
+        table[schema.index(row["landmark"])] = [states[row["status"]], *(np.nan if c is None else c for c in cells)]
+    for case, table in values.items():
+        if np.isnan(table[:, [0, -1]]).any():
+            raise InputError(f"the case '{case}' lacks rows", where=path, expected=f"{len(schema)} landmarks")
+    return {case: CasePoints(t[:, 0], t[:, 1:3], t[:, 3], t[:, 4], t[:, 5]) for case, t in values.items()}
+
+
+def _load_readings(path: Path) -> Iterable[Reading]:
+    for line, row in read_table(path, MEASUREMENT_COLUMNS):
+        where = f"{path}, line {line}"
+        yield Reading(
+            case_id=row["case"],
+            subject=-1,
+            name=row["measurement"],
+            label=row["label"],
+            level=row["level"] or None,
+            unit=row["unit"],
+            predicted=number(row["predicted"], where),
+            true=number(row["true"], where),
+            predicted_grade=row["predicted_grade"] or None,
+            true_grade=row["true_grade"] or None,
+        )
