@@ -49,8 +49,30 @@ def polygon(shape: tuple[int, int], points: ArrayLike) -> Image:
     along the rows gives the coverage (the accumulation buffer of font rasterisers). Edges to the right of the image
     count for nothing and edges to the left of it for all, so the polygon may reach beyond the image.
     """
-    height, width = shape
-    corners = np.asarray(points, dtype=np.float64) + 0.5
+    corners = np.asarray(points, dtype=np.float64)
+    rows, columns = window(shape, corners, 1)
+    canvas = np.zeros(shape, dtype=np.float32)
+    part = canvas[rows, columns]
+    if part.size:
+        origin = np.array([columns.start, rows.start]) - 0.5
+        part[:] = _coverage(part.shape[0], part.shape[1], corners - origin)
+    return canvas
+
+
+def window(shape: tuple[int, int], points: ArrayLike, margin: float) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all ``points`` ``(N, 2)`` and ``margin`` pixels around them.
+
+    Drawing a small thing into its window costs a fraction of drawing it on the whole image; the window is empty where
+    the thing lies outside.
+    """
+    p = np.asarray(points, dtype=np.float64)
+    low = np.clip(np.floor(p.min(axis=0) - margin), 0, shape[::-1]).astype(int)
+    high = np.clip(np.ceil(p.max(axis=0) + margin) + 1, low, shape[::-1]).astype(int)
+    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+
+
+def _coverage(height: int, width: int, corners: Array) -> Image:
+    """Coverage of the cells of a grid whose corner is at ``(0, 0)``."""
     a, b = _cut_at_pixel_borders(corners, np.roll(corners, -1, axis=0))
     middle = (a + b) / 2
     row, column = np.floor(middle[:, 1]), np.floor(middle[:, 0])
@@ -191,7 +213,7 @@ def write_marker(image: Image, text: str, origin: tuple[int, int], height_px: fl
     thick = max(1, round(height_px / 8))
     cv2.putText(mask, text, origin, cv2.FONT_HERSHEY_SIMPLEX, height_px / 21, 255, thick, cv2.LINE_AA)
     share = mask.astype(np.float32) / np.float32(255)
-    return image * (1 - share) + share * np.float32(value)
+    return np.asarray(image * (1 - share) + share * np.float32(value), dtype=np.float32)
 
 
 def to_display(image: NDArray[np.floating], low: float, high: float, *, gamma: float = 1.0) -> NDArray[np.uint8]:

@@ -1,0 +1,314 @@
+"""The sagittal shape of a lumbar spine in millimetres, shared by the phantoms that show one.
+
+Everything is drawn first (:class:`SpineParameters`) and built afterwards, deterministically (:func:`build_spine`), from
+the sacrum upwards. The patient looks to the left: x runs to the back, y down, the origin is the middle of the
+superior endplate of S1. Angles are those of an endplate to the horizontal; positive ones lower its anterior end.
+
+Typical sizes: vertebral bodies after Panjabi et al., Spine 1992; 17:299-306; disc heights after Frobin et al.,
+Clin Biomech 1997; 12 Suppl 1:S1-S63; lordosis and its shares after Vrtovec et al., Eur Spine J 2009; 18:593-607. They
+are rounded: a phantom needs plausible anatomy, not epidemiology.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field, field_validator
+from scipy.special import ndtr, ndtri
+
+from bregma.config import Config
+from bregma.geometry import Array
+
+Rng = np.random.Generator
+
+LEVELS = ("T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")
+"""Vertebrae that are built, cranial to caudal; those above T12 fill the picture and carry no landmarks."""
+PAIRS = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1")
+"""Neighbours between which a slip is defined."""
+PARTS = ("sup_ant", "sup_post", "inf_ant", "inf_post")
+MEYERDING_EDGES = (5.0, 25.0, 50.0, 75.0, 100.0)
+"""Percent at which the grades I to V begin; a slip below the first counts as none (Meyerding 1932)."""
+
+_SUP_DEPTH_MM = {
+    "T8": 28.0,
+    "T9": 28.5,
+    "T10": 29.0,
+    "T11": 29.5,
+    "T12": 30.5,
+    "L1": 32.0,
+    "L2": 33.5,
+    "L3": 34.5,
+    "L4": 35.5,
+    "L5": 35.5,
+}
+_INF_DEPTH_MM = {
+    "T8": 29.0,
+    "T9": 29.5,
+    "T10": 30.0,
+    "T11": 31.0,
+    "T12": 32.0,
+    "L1": 33.5,
+    "L2": 34.5,
+    "L3": 35.5,
+    "L4": 35.5,
+    "L5": 34.5,
+}
+_POST_HEIGHT_MM = {
+    "T8": 20.5,
+    "T9": 21.5,
+    "T10": 22.5,
+    "T11": 24.0,
+    "T12": 25.5,
+    "L1": 27.0,
+    "L2": 27.5,
+    "L3": 27.5,
+    "L4": 26.5,
+    "L5": 24.0,
+}
+_DISC_MM = {
+    "T8": 4.5,
+    "T9": 4.5,
+    "T10": 5.0,
+    "T11": 5.5,
+    "T12": 6.5,
+    "L1": 8.0,
+    "L2": 9.5,
+    "L3": 10.5,
+    "L4": 11.5,
+    "L5": 10.5,
+}
+_BODY_SHARE = {
+    "T8": -0.07,
+    "T9": -0.06,
+    "T10": -0.06,
+    "T11": -0.06,
+    "T12": -0.04,
+    "L1": 0.0,
+    "L2": 0.02,
+    "L3": 0.05,
+    "L4": 0.09,
+    "L5": 0.18,
+}
+_DISC_SHARE = {
+    "T8": 0.0,
+    "T9": 0.0,
+    "T10": 0.0,
+    "T11": 0.0,
+    "T12": 0.01,
+    "L1": 0.07,
+    "L2": 0.10,
+    "L3": 0.13,
+    "L4": 0.17,
+    "L5": 0.19,
+}
+_S1_DEPTH_MM = 34.0
+
+
+class SlipSettings(Config):
+    """How vertebral slips are spread over patients.
+
+    A patient has at most one slipped level (now and then a second one of grade I). The slip of a slipped level is
+    uniform over its grade; every other level stays close to zero.
+    """
+
+    grade_weights: tuple[float, float, float, float, float] = (0.30, 0.32, 0.22, 0.12, 0.04)
+    """Share of patients whose worst level has Meyerding grade 0, I, II, III, IV."""
+    level_weights: dict[str, float] = Field(default={"L5-S1": 0.44, "L4-L5": 0.40, "L3-L4": 0.10, "L2-L3": 0.06})
+    """Where a slip of grade I or II sits; grades III and IV occur at L5-S1 (four in five) and L4-L5 only."""
+    margin_percent: float = Field(default=1.5, ge=0, lt=2.5)
+    """No slip is drawn closer than this to an edge between two grades, so that every grade is beyond dispute."""
+    sound_sd_percent: float = Field(default=1.2, gt=0)
+    """Deviation of levels that have not slipped."""
+    backward_share: float = Field(default=0.08, ge=0, le=1)
+    """Share of the grade I slips that go backwards (retrolisthesis, negative)."""
+    second_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of slipped patients with a second level of grade I."""
+
+    @field_validator("grade_weights")
+    @classmethod
+    def _weights(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if min(value) < 0 or sum(value) <= 0:
+            raise ValueError("weights must not be negative and not all zero")
+        return value
+
+    @field_validator("level_weights")
+    @classmethod
+    def _levels(cls, value: dict[str, float]) -> dict[str, float]:
+        unknown = set(value) - set(PAIRS)
+        if unknown or not value or min(value.values()) < 0 or sum(value.values()) <= 0:
+            raise ValueError(f"needs non-negative weights, not all zero, for levels among {', '.join(PAIRS)}")
+        return value
+
+    def range_of(self, grade: int) -> tuple[float, float]:
+        """Return the ends, in percent, between which slips of ``grade`` (0 to 4) lie."""
+        low = -MEYERDING_EDGES[0] if grade == 0 else MEYERDING_EDGES[grade - 1]
+        return low + self.margin_percent, MEYERDING_EDGES[grade] - self.margin_percent
+
+
+@dataclass(frozen=True)
+class SpineParameters:
+    """All that is drawn for one spine.
+
+    Attributes:
+        size: scale of every length, 1 for the typical adult.
+        lordosis_deg: intended angle between the superior endplates of L1 and S1.
+        sacral_slope_deg: angle of the superior endplate of S1.
+        wedge_deg: by level, posterior to anterior opening of the body.
+        disc_deg: by level, lordotic opening of the disc below it.
+        disc_mm: by level, middle height of the disc below it.
+        depth_mm: by level, length of the superior and of the inferior endplate.
+        height_mm: by level, posterior height.
+        slip_percent: by pair (``L4-L5``), slip of the upper vertebra; positive goes forward.
+    """
+
+    size: float
+    lordosis_deg: float
+    sacral_slope_deg: float
+    wedge_deg: Mapping[str, float]
+    disc_deg: Mapping[str, float]
+    disc_mm: Mapping[str, float]
+    depth_mm: Mapping[str, tuple[float, float]]
+    height_mm: Mapping[str, float]
+    slip_percent: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Spine:
+    """A built spine in millimetres.
+
+    Attributes:
+        bodies: level to corners ``(4, 2)`` in the order of ``PARTS``.
+        sacrum: ``(2, 2)`` anterior and posterior end of the superior endplate of S1.
+        parameters: what it was built from.
+    """
+
+    bodies: Mapping[str, Array]
+    sacrum: Array
+    parameters: SpineParameters
+
+    def landmarks(self, levels: tuple[str, ...]) -> tuple[list[str], Array]:
+        """Return the names and positions ``(N, 2)`` of the corners of ``levels``, ``S1`` included where it is asked."""
+        names = [f"{level}_{part}" for level in levels for part in (PARTS[:2] if level == "S1" else PARTS)]
+        points = np.concatenate([self.sacrum if level == "S1" else self.bodies[level] for level in levels])
+        return names, points
+
+
+def truncated_normal(rng: Rng, mean: float, sd: float, low: float, high: float) -> float:
+    """Draw from a normal distribution cut to ``low`` to ``high``, by its inverse."""
+    a, b = ndtr((low - mean) / sd), ndtr((high - mean) / sd)
+    return float(np.clip(mean + sd * ndtri(a + rng.random() * (b - a)), low, high))
+
+
+def sample_slips(rng: Rng, settings: SlipSettings) -> dict[str, float]:
+    """Draw the slip of every pair in percent of the lower endplate."""
+    low, high = settings.range_of(0)
+    slips = {pair: truncated_normal(rng, 0.0, settings.sound_sd_percent, low, high) for pair in PAIRS}
+    weights = np.asarray(settings.grade_weights) / sum(settings.grade_weights)
+    grade = int(rng.choice(5, p=weights))
+    draws = [float(value) for value in rng.random(4)]
+    if grade == 0:
+        return slips
+    level = _slipped_level(rng, settings, grade)
+    low, high = settings.range_of(grade)
+    backward = grade == 1 and draws[0] < settings.backward_share
+    slips[level] = float(low + draws[1] * (high - low)) * (-1.0 if backward else 1.0)
+    if draws[2] < settings.second_share:
+        low, high = settings.range_of(1)
+        other = "L3-L4" if level == "L4-L5" else "L4-L5"
+        slips[other] = low + draws[3] * (high - low) * (1.0 if grade > 1 else (abs(slips[level]) - low) / (high - low))
+    return slips
+
+
+def _slipped_level(rng: Rng, settings: SlipSettings, grade: int) -> str:
+    weights = settings.level_weights if grade <= 2 else {"L5-S1": 0.8, "L4-L5": 0.2}
+    shares = np.array(list(weights.values()))
+    return list(weights)[int(rng.choice(len(shares), p=shares / shares.sum()))]
+
+
+def sample_spine(rng: Rng, slips: Mapping[str, float]) -> SpineParameters:
+    """Draw the shape of one adult spine that has the given slips; a slipped level has a narrowed disc."""
+    size = truncated_normal(rng, 1.0, 0.07, 0.84, 1.17)
+    lordosis = truncated_normal(rng, 50.0, 9.0, 28.0, 74.0)
+    jitter = {level: np.exp(0.18 * rng.standard_normal(2)) for level in LEVELS}
+    own = 1.0 + 0.03 * rng.standard_normal((len(LEVELS), 3))
+    height = truncated_normal(rng, 1.0, 0.12, 0.7, 1.25)
+    narrowed = rng.uniform(0.0, 0.5, len(LEVELS)) ** 2
+    worn = {pair.split("-")[0]: _wear(rng, slip) for pair, slip in slips.items()}
+    depth, disc = {}, {}
+    for level, factor, loss in zip(LEVELS, own, narrowed, strict=True):
+        depth[level] = (size * factor[0] * _SUP_DEPTH_MM[level], size * factor[0] * _INF_DEPTH_MM[level])
+        disc[level] = max(size * height * _DISC_MM[level] * (1 - loss) * worn.get(level, 1.0), 3.0)
+    return SpineParameters(
+        size=size,
+        lordosis_deg=lordosis,
+        sacral_slope_deg=0.72 * lordosis + 3.0 + 3.5 * rng.standard_normal(),
+        wedge_deg={level: lordosis * _BODY_SHARE[level] * jitter[level][0] for level in LEVELS},
+        disc_deg={level: lordosis * _DISC_SHARE[level] * jitter[level][1] * worn.get(level, 1.0) for level in LEVELS},
+        disc_mm=disc,
+        depth_mm=depth,
+        height_mm={level: size * f[1] * _POST_HEIGHT_MM[level] for level, f in zip(LEVELS, own, strict=True)},
+        slip_percent=dict(slips),
+    )
+
+
+def _wear(rng: Rng, slip_percent: float) -> float:
+    """Share of the disc's height and opening that a slip leaves."""
+    share = rng.uniform(0.45, 0.8)
+    return float(share) if abs(slip_percent) >= MEYERDING_EDGES[0] else 1.0
+
+
+def build_spine(parameters: SpineParameters) -> Spine:
+    """Stack the vertebrae on the sacrum so that every slip is exactly the one asked for.
+
+    The slip is the offset of the upper vertebra's inferior-posterior corner, projected at a right angle onto the lower
+    one's superior endplate, from that endplate's posterior end, in percent of the endplate's length.
+    """
+    slope = parameters.sacral_slope_deg
+    half = 0.5 * parameters.size * _S1_DEPTH_MM * _forward(slope)
+    anterior, posterior, angle = half, -half, slope
+    sacrum = np.array([anterior, posterior])
+    bodies: dict[str, Array] = {}
+    below = ("S1", *LEVELS[::-1])
+    for level, lower in zip(LEVELS[::-1], below, strict=False):
+        slip = parameters.slip_percent.get(f"{level}-{lower}", 0.0)
+        bodies[level] = _stack(parameters, level, anterior, posterior, angle, slip)
+        anterior, posterior = bodies[level][0], bodies[level][1]
+        angle += -parameters.disc_deg[level] - parameters.wedge_deg[level]
+    return Spine({level: bodies[level] for level in LEVELS}, sacrum, parameters)
+
+
+def _stack(p: SpineParameters, level: str, anterior: Array, posterior: Array, angle: float, slip: float) -> Array:
+    """Return the corners of ``level`` upon an endplate that is inclined by ``angle``."""
+    lower = float(np.hypot(*(anterior - posterior)))
+    sup_depth, inf_depth = p.depth_mm[level]
+    rise = max(p.disc_mm[level] - 0.5 * inf_depth * math.sin(math.radians(p.disc_deg[level])), 2.0)
+    inf_post = posterior + slip / 100 * lower * _forward(angle) + rise * _upward(angle)
+    inferior = angle - p.disc_deg[level]
+    inf_ant = inf_post + inf_depth * _forward(inferior)
+    superior = inferior - p.wedge_deg[level]
+    sup_post = inf_post + p.height_mm[level] * _upward((inferior + superior) / 2)
+    sup_post = sup_post + 0.5 * (inf_depth - sup_depth) * _forward(superior)
+    sup_ant = sup_post + sup_depth * _forward(superior)
+    return np.array([sup_ant, sup_post, inf_ant, inf_post])
+
+
+def _forward(degrees: float) -> Array:
+    return np.array([-math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+
+
+def _upward(degrees: float) -> Array:
+    return np.array([-math.sin(math.radians(degrees)), -math.cos(math.radians(degrees))])
+
+
+def meyerding(slip_percent: float) -> int:
+    """Return the Meyerding grade, 0 to 5, of a slip by its magnitude."""
+    return int(np.searchsorted(MEYERDING_EDGES, abs(slip_percent), side="right"))
+
+
+def opening_deg(upper: Array, lower: Array) -> float:
+    """Return the lordotic angle between two endplates ``(2, 2)``, each anterior end first."""
+    a, b = (np.degrees(np.arctan2(e[0, 1] - e[1, 1], e[1, 0] - e[0, 0])) for e in (upper, lower))
+    return float(b - a)
