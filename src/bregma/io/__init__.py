@@ -1,0 +1,47 @@
+"""Pixels in: every reader returns a one-channel array and its :class:`~bregma.geometry.Frame`.
+
+Raster files (PNG, JPEG, TIFF, BMP), DICOM and NIfTI are told apart by their content, never by their suffix. The readers
+are imported when first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bregma.io.nifti import Volume, read_slice, read_volume
+    from bregma.io.options import ImageOptions
+    from bregma.io.source import IMAGE_SUFFIXES, FileImage, find_images, open_image, read_frame, read_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "FileImage",
+    "ImageOptions",
+    "Volume",
+    "find_images",
+    "open_image",
+    "read_frame",
+    "read_image",
+    "read_slice",
+    "read_volume",
+]
+
+_HOMES = {
+    "IMAGE_SUFFIXES": "source",
+    "FileImage": "source",
+    "ImageOptions": "options",
+    "Volume": "nifti",
+    "find_images": "source",
+    "open_image": "source",
+    "read_frame": "source",
+    "read_image": "source",
+    "read_slice": "nifti",
+    "read_volume": "nifti",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
