@@ -62,6 +62,7 @@ def draw_overlay(
     spacing: tuple[float, float] | None = None,
     label_worst: int = 3,
     min_presence: float = 0.5,
+    mark_scale: float = 1.0,
     legend: bool = True,
 ) -> Rgb:
     """Draw an image with labels, predictions, or both.
@@ -85,6 +86,7 @@ def draw_overlay(
         spacing: mm per pixel along x and y, for pixels that are not square; the prediction's frame when left out.
         label_worst: how many of the worst points get their name and error written.
         min_presence: least probability of presence of a prediction that is drawn.
+        mark_scale: factor on the size of marks and text, for pictures that are shown reduced.
         legend: whether to explain the marks below the image.
 
     Returns:
@@ -100,7 +102,8 @@ def draw_overlay(
     if spacing is None and prediction is not None:
         spacing = prediction.frame.spacing
     shape = (int(grey.shape[0]), int(grey.shape[1]))
-    scene = _Scene(Canvas(grey, drawn_shape(shape, size, spacing)), schema, overlay_matrix(shape, size, spacing), size)
+    canvas = Canvas(grey, drawn_shape(shape, size, spacing))
+    scene = _Scene(canvas, schema, overlay_matrix(shape, size, spacing), size * mark_scale)
     true_marks = None if truth is None else scene.marks(truth.points, truth.labelled, TRUTH)
     predicted = None
     if prediction is not None:
@@ -122,7 +125,7 @@ def draw_overlay(
 class _Scene:
     """Sizes of all marks for one picture, and the order in which they are drawn."""
 
-    def __init__(self, canvas: Canvas, schema: LandmarkSchema, matrix: Array, size: int) -> None:
+    def __init__(self, canvas: Canvas, schema: LandmarkSchema, matrix: Array, size: float) -> None:
         self.canvas = canvas
         self.schema = schema
         self.matrix = matrix

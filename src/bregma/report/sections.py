@@ -1,0 +1,166 @@
+"""The parts of a report's pages, from the values of an evaluation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bregma.geometry import Array
+from bregma.report import figures
+from bregma.report.page import Picture, svg
+from bregma.report.words import metric_words, plural
+from bregma.results import Agreement, CaseResult, ComparisonTable, Evaluation
+from bregma.schema import LandmarkSchema
+from bregma.types import Measurement
+
+_MOST_PLOTS = 12
+_MOST_IDS = 8
+_FEWEST_PAIRS = 3
+
+Pair = tuple[Measurement, Measurement]
+
+
+def metric_rows(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row a metric: its words, the model's figure, and a second observer's."""
+    return [
+        {
+            "name": name,
+            "words": metric_words(name, evaluation.schema),
+            "figure": evaluation.metrics[name],
+            "human": evaluation.human.get(name),
+        }
+        for name in names
+    ]
+
+
+def examples_of(cases: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
+    """Return up to three typical and three best cases of a list that runs from worst to best."""
+    scored = [result for result in cases if result.ipe_px is not None]
+    best = scored[max(0, len(scored) - 3) :]
+    rest = scored[: len(scored) - len(best)]
+    middle = max(0, len(rest) // 2 - 1)
+    return [*(("typical", result) for result in rest[middle : middle + 3]), *(("best", r) for r in best[::-1])]
+
+
+def error_figures(evaluation: Evaluation) -> list[Picture]:
+    """Return the cumulative curve and the histogram of all scored errors."""
+    errors, unit = _all_errors(evaluation.cases)
+    if not np.isfinite(errors).any():
+        return []
+    thresholds = evaluation.settings.get(f"sdr_{unit}", ())
+    curve = figures.cumulative_errors({"model": errors}, unit, thresholds=thresholds)
+    histogram = figures.error_histogram(errors, unit)
+    return [
+        svg(curve, "Cumulative curve: share of points within a radial error", "Share of points within a distance"),
+        svg(histogram, "Histogram of radial errors", "How often which error occurs"),
+    ]
+
+
+def landmark_figures(evaluation: Evaluation) -> list[Picture]:
+    """Return the errors by landmark, or nothing where none was scored."""
+    if all(mark.mre.value is None for mark in evaluation.landmarks):
+        return []
+    return [
+        svg(figures.landmark_errors(evaluation.landmarks), "Radial errors by landmark; the table below has the values")
+    ]
+
+
+def history_figures(history: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    """Return the learning curves, or nothing without a history."""
+    if not history:
+        return []
+    return [svg(figures.learning_curves(history), f"Losses and validation errors over {plural(len(history), 'epoch')}")]
+
+
+def agreement_figures(evaluation: Evaluation) -> list[Picture]:
+    """Return a Bland-Altman plot of each measurement and a table of grades where there is a scale."""
+    pictures: list[Picture] = []
+    whole = {(a.name, a.unit): a for a in evaluation.agreements if a.level is None}
+    for (name, unit), pairs in _pairs_by_measurement(evaluation.cases).items():
+        if len(pictures) < _MOST_PLOTS and len(pairs) >= _FEWEST_PAIRS:
+            pictures.append(_bland_altman(pairs, unit, whole.get((name, unit))))
+            pictures += _grades(evaluation.schema, name, pairs)
+    return pictures
+
+
+def missing_measurements(cases: Sequence[CaseResult]) -> list[dict[str, Any]]:
+    """Return what was not measured or not vouched for, one row a measurement and reason, with the cases concerned."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for result in cases:
+        for m in result.measured:
+            if m.status != "ok":
+                found[m.label, f"{m.status.replace('_', ' ')}: {m.reason}"].append(result.case.id)
+    return [
+        {"label": label, "reason": reason, "places": len(ids), "cases": _some(list(dict.fromkeys(ids)))}
+        for (label, reason), ids in found.items()
+    ]
+
+
+def comparison_rows(comparison: ComparisonTable, schema: LandmarkSchema | None) -> list[dict[str, Any]]:
+    """Return one row a metric with a cell a run."""
+    return [
+        {
+            "words": metric_words(row.metric, schema),
+            "lower_is_better": row.lower_is_better,
+            "cells": [
+                {"figure": figure, "difference": difference, "p": p, "mood": "ci"}
+                for figure, difference, p in zip(row.figures, row.differences, row.p_values, strict=True)
+            ],
+        }
+        for row in comparison.rows
+    ]
+
+
+def _all_errors(cases: Sequence[CaseResult]) -> tuple[Array, str]:
+    """Return the errors of all cases in mm if every one has them, else in px."""
+    in_mm = [result.errors_mm for result in cases if result.errors_mm is not None]
+    if in_mm and len(in_mm) == len(cases):
+        return np.concatenate(in_mm), "mm"
+    return np.concatenate([np.empty(0), *(result.errors_px for result in cases)]), "px"
+
+
+def _pairs_by_measurement(cases: Sequence[CaseResult]) -> dict[tuple[str, str], list[Pair]]:
+    pairs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for result in cases:
+        for predicted, true in _matched(result):
+            pairs[predicted.name, predicted.unit].append((predicted, true))
+    return pairs
+
+
+def _matched(result: CaseResult) -> Iterator[Pair]:
+    true = {(m.name, m.level): m for m in result.true_measured}
+    for predicted in result.measured:
+        partner = true.get((predicted.name, predicted.level))
+        if partner is not None and partner.unit == predicted.unit and None not in (predicted.value, partner.value):
+            yield predicted, partner
+
+
+def _bland_altman(pairs: Sequence[Pair], unit: str, agreement: Agreement | None) -> Picture:
+    predicted, true = ([m.value for m in side if m.value is not None] for side in zip(*pairs, strict=True))
+    label = pairs[0][0].label
+    bias = None if agreement is None else agreement.bias.value
+    return svg(
+        figures.bland_altman(predicted, true, unit, label, bias=bias),
+        f"Bland-Altman plot of {label}: {plural(len(pairs), 'pair')} of predicted and true values",
+    )
+
+
+def _grades(schema: LandmarkSchema, name: str, pairs: Sequence[Pair]) -> list[Picture]:
+    scale = next((spec.grade for spec in schema.measurements if spec.name == name), None)
+    graded = [(p.grade, t.grade) for p, t in pairs if p.grade is not None and t.grade is not None]
+    if scale is None or not graded:
+        return []
+    labels = schema.grade(scale).labels
+    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for predicted, true in graded:
+        counts[labels.index(true), labels.index(predicted)] += 1
+    title = schema.grade(scale).label or scale
+    return [svg(figures.confusion(counts, labels, title), f"Table of true and predicted grades, {title}")]
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _MOST_IDS} more" if len(ids) > _MOST_IDS else ""
+    return ", ".join(ids[:_MOST_IDS]) + more

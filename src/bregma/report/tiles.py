@@ -1,0 +1,137 @@
+"""Cases as pictures with captions, ready for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bregma.errors import BregmaError, ImageError
+from bregma.geometry import Array, Frame
+from bregma.report.overlay import draw_overlay
+from bregma.report.page import Picture, jpeg
+from bregma.report.words import number, plural
+from bregma.results import CaseResult
+from bregma.schema import LandmarkSchema
+from bregma.types import ImageSource, Measurement, Prediction
+
+TILE_PX = 720
+_TEXT_SCALE = 1.6
+_MOST_DRAWN = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A case on a page; ``picture`` is None where the image could not be drawn, for the reason in ``problem``."""
+
+    heading: str
+    lines: tuple[str, ...]
+    picture: Picture | None
+    problem: str = ""
+
+
+def case_tile(schema: LandmarkSchema, result: CaseResult, *, heading: str, pictures: int) -> Tile:
+    """Return a scored case with labels and prediction drawn, on a page with so many pictures."""
+    lines = _score_lines(schema, result)
+    errors, unit = shown_errors(result)
+    try:
+        drawn = draw_overlay(
+            _pixels(result.case.image, result.case.frame),
+            schema=schema,
+            truth=result.truth,
+            prediction=result.prediction,
+            errors=errors,
+            error_unit=unit,
+            spacing=result.case.frame.spacing,
+            size=TILE_PX,
+            mark_scale=_TEXT_SCALE,
+            legend=False,
+        )
+    except (BregmaError, OSError) as error:
+        return Tile(heading, lines, None, str(error))
+    alt = f"Image {result.case.id} with labels and prediction. {' '.join(lines)}"
+    return Tile(heading, lines, jpeg(drawn, alt, share_of=pictures))
+
+
+def prediction_tile(
+    schema: LandmarkSchema,
+    image: ImageSource,
+    prediction: Prediction,
+    measurements: Sequence[Measurement],
+    *,
+    pictures: int,
+) -> Tile:
+    """Return a case without labels, its prediction and main measurements drawn."""
+    lines = (_spacing_line(prediction.frame), _model_line(prediction))
+    try:
+        drawn = draw_overlay(
+            _pixels(image, prediction.frame),
+            schema=schema,
+            prediction=prediction,
+            measurements=_main_measurements(schema, measurements),
+            size=TILE_PX,
+            mark_scale=_TEXT_SCALE,
+            legend=False,
+        )
+    except (BregmaError, OSError) as error:
+        return Tile(prediction.case_id, lines, None, str(error))
+    alt = f"Image {prediction.case_id} with {plural(len(prediction), 'predicted landmark')}"
+    return Tile(prediction.case_id, lines, jpeg(drawn, alt, share_of=pictures))
+
+
+def shown_errors(result: CaseResult) -> tuple[Array, str]:
+    """Return a case's errors and their unit: mm with a trusted spacing, else px."""
+    return (result.errors_px, "px") if result.errors_mm is None else (result.errors_mm, "mm")
+
+
+def _score_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
+    errors, unit = shown_errors(result)
+    known = np.isfinite(errors)
+    if result.ipe_px is None or not known.any():
+        return (f"subject {result.case.subject}", "no landmark was scored")
+    in_mm = f" = {number(float(errors[known].mean()), 'mm')} mm" if unit == "mm" else ""
+    worst = int(np.argmax(np.where(known, errors, -1.0)))
+    return (
+        f"subject {result.case.subject}",
+        f"mean error {number(result.ipe_px, 'px')} px{in_mm}, {plural(result.outliers, 'outlier')}",
+        f"worst: {schema.landmarks[worst].label}, {number(float(errors[worst]), unit)} {unit}",
+    )
+
+
+def _pixels(image: ImageSource, frame: Frame) -> NDArray[Any]:
+    pixels = image.load()
+    if tuple(pixels.shape) != frame.shape:
+        raise ImageError(
+            "the image's size is not the one it was scored at",
+            where=image.path,
+            expected=f"{frame.height} rows x {frame.width} columns",
+            got=str(tuple(pixels.shape)),
+        )
+    return pixels
+
+
+def _spacing_line(frame: Frame) -> str:
+    size = f"{frame.width} x {frame.height} pixels"
+    if frame.spacing is None:
+        return f"{size}, no trusted spacing{': ' + frame.spacing_note if frame.spacing_note else ''}"
+    source = frame.spacing_source.replace("_", " ")
+    note = f"; {frame.spacing_note}" if frame.spacing_note else ""
+    return f"{size} of {frame.spacing[0]:g} x {frame.spacing[1]:g} mm ({source}{note})"
+
+
+def _model_line(prediction: Prediction) -> str:
+    doubtful = int((prediction.presence < 0.5).sum())
+    hidden = f"; {plural(doubtful, 'landmark')} probably not on the image, not drawn" if doubtful else ""
+    return f"model {prediction.model or 'unknown'}, uncertainty calibrated by: {prediction.calibration}{hidden}"
+
+
+def _main_measurements(schema: LandmarkSchema, measurements: Sequence[Measurement]) -> Sequence[Measurement]:
+    """Return what can be drawn without covering the image: graded measurements first, then those of the whole image."""
+    graded = {spec.name for spec in schema.measurements if spec.grade is not None}
+    known = [m for m in measurements if m.value is not None]
+    ranked = sorted(known, key=lambda m: (m.name not in graded, m.level is not None))
+    chosen = [m for m in ranked if m.name in graded] or ranked
+    return chosen[:_MOST_DRAWN]

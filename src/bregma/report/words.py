@@ -1,0 +1,144 @@
+"""Numbers, units and metric names as a reader sees them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bregma.results import Estimate
+from bregma.schema import LandmarkSchema
+
+NOTHING = "–"
+
+_SPACE = r"(?P<space>mm_ref|mm|px_at_\d+|px)"
+_METRICS: tuple[tuple[str, str], ...] = (
+    (rf"mre_sd_{_SPACE}", "Standard deviation of radial errors"),
+    (rf"mre_{_SPACE}", "Mean radial error (MRE)"),
+    (rf"median_{_SPACE}", "Median radial error"),
+    (rf"p95_{_SPACE}", "95th percentile of radial errors"),
+    (rf"max_{_SPACE}", "Largest radial error"),
+    (rf"ipe_median_{_SPACE}", "Median error of an image (IPE)"),
+    (rf"ipe_{_SPACE}", "Mean error of an image (IPE)"),
+    (rf"sdr_(?P<radius>[\d.]+){_SPACE}", "Points within {radius} {unit} (SDR)"),
+    (r"outliers_per_image(?P<space>_at_\d+)?", "Outliers per image"),
+    (r"outliers(?P<space>_at_\d+)?", "Outliers"),
+    (r"nme", "Error relative to the extent of the labels (NME)"),
+    (r"missed_rate", "Labelled points not given"),
+    (r"false_rate", "Points off the image that were given"),
+)
+_MEASURED: dict[str, str] = {
+    "worst_grade_accuracy": "images with the right highest grade",
+    "grade_accuracy": "places with the right grade",
+    "mae": "mean absolute difference",
+    "bias": "mean difference, predicted minus true",
+}
+
+
+def metric_words(name: str, schema: LandmarkSchema | None = None) -> str:
+    """Return a metric's plain name in words, or the name itself where it is not known here."""
+    for pattern, words in _METRICS:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return _in_space(words, match.groupdict())
+    for spec in schema.measurements if schema else ():
+        rest = name.removeprefix(f"{spec.name}_")
+        if rest != name and rest in _MEASURED:
+            return f"{spec.label}: {_MEASURED[rest]}"
+    return name
+
+
+def main_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
+    """Return the names to show at once: those of the first unit in which errors are given, and those of none."""
+    spaces = {name: _space_of(name) for name in metrics}
+    known = {name: space for name, space in spaces.items() if space is not None}
+    if not known:
+        return list(metrics)
+    first = next((space for space in known.values() if space), "")
+    return [name for name, space in known.items() if space in {first, ""}]
+
+
+def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
+    """Return up to five names for the top of the page: MRE, median, p95, the first SDR and outliers where given."""
+    names = main_metrics(metrics)
+    wanted = ("mre_(?!sd)", "median_", "p95_", "sdr_", "outliers_per_image")
+    found = [next((name for name in names if re.match(pattern, name)), None) for pattern in wanted]
+    return [name for name in found if name] or names[:5]
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Return a number for reading: whole counts whole, percentages to one place, others to two."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if unit == "%" or abs(value) >= 1000:
+        return f"{value:.1f}"
+    if unit in {"", "1"} and float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.3f}" if unit == "1" else f"{value:.2f}"
+
+
+def unit_words(unit: str) -> str:
+    """Return a unit as it is printed."""
+    return {"1": "", "deg": "°", "mm2": "mm²", "px2": "px²"}.get(unit, unit)
+
+
+def interval(low: float | None, high: float | None, unit: str = "") -> str:
+    """Return ``[low, high]``, or nothing where there is no interval."""
+    return "" if low is None or high is None else f"[{number(low, unit)}, {number(high, unit)}]"
+
+
+def p_value(p: float | None) -> str:
+    """Return ``p = 0.012`` or ``p < 0.001``; nothing where there is no test."""
+    if p is None:
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as ``(dotted name, text)``, in their order."""
+    rows: list[tuple[str, str]] = []
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", plain(value)))
+    return rows
+
+
+def plain(value: Any) -> str:
+    """Return any setting's value as text."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {plain(part)}" for name, part in value.items())
+    if isinstance(value, Sequence):
+        return ", ".join(map(plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plural(count: int, word: str) -> str:
+    """Return ``1 image`` or ``3 images``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _in_space(words: str, found: Mapping[str, str | None]) -> str:
+    space = found.get("space") or ""
+    text = words.format(radius=found.get("radius"), unit="mm" if space.startswith("mm") else "px")
+    if space == "mm_ref":
+        return f"{text}, mm by reference length"
+    size = space.rpartition("_at_")[2] if "_at_" in space else ""
+    return f"{text}, images at {size} px" if size else text
+
+
+def _space_of(name: str) -> str | None:
+    """Return the space a point metric is given in, "" for none, and None for what is no point metric."""
+    for pattern, _ in _METRICS:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.groupdict().get("space") or ""
+    return None
