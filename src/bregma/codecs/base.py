@@ -47,13 +47,11 @@ class Target:
 
     Attributes:
         labels: the labels themselves.
-        maps: ``(B, N, H, W)`` Gaussians with peak 1, for map codecs.
-        normalised: ``(B, N, 2)`` points in 0..1 across the input, for coordinate codecs.
+        maps: ``(B, N, H, W)`` Gaussians with peak 1, for map codecs; None for others.
     """
 
     labels: Labels
     maps: Tensor | None = None
-    normalised: Tensor | None = None
 
 
 @dataclass(frozen=True)

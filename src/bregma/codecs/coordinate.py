@@ -46,8 +46,8 @@ class CoordinateCodec:
         return OutputSpec(0, vectors)
 
     def encode(self, labels: Labels) -> Target:
-        """Scale points to 0..1 across the input."""
-        return Target(labels, normalised=(labels.points_in + 0.5) / _size(labels.shape, labels.points_in))
+        """The labels themselves are the target."""
+        return Target(labels)
 
     def points(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
         """Differentiable points ``(B, N, 2)`` in input pixels."""

@@ -1,0 +1,208 @@
+"""A trained model as it is deployed: one folder with weights, schema, preprocessing, codec and provenance; no pickle.
+
+bundle/
+bundle.json          format version, settings, provenance, and the SHA-256 of the other files
+schema.json
+weights.safetensors
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bregma.codecs import AnyCodecConfig, Codec, build_codec
+from bregma.codecs.heatmap import HeatmapCodecConfig
+from bregma.config import Config, validate
+from bregma.data.preprocess import PreprocessConfig
+from bregma.errors import BundleError, InputError, RunError
+from bregma.files import read_json, sha256_file, write_json
+from bregma.networks import AnyNetworkConfig, Network, build_network
+from bregma.networks.timm_unet import TimmUNetConfig
+from bregma.schema import LandmarkSchema, schema_from_dict
+
+FORMAT = 1
+"""Version of the folder's layout; a reader refuses any other."""
+_FILES = ("schema.json", "weights.safetensors")
+
+
+class ModelConfig(Config):
+    """All that turns an image into landmarks."""
+
+    preprocess: PreprocessConfig = PreprocessConfig()
+    network: AnyNetworkConfig = TimmUNetConfig()
+    codec: AnyCodecConfig = HeatmapCodecConfig()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model, ready to predict.
+
+    Attributes:
+        name: name and first digits of the weights' hash, as predictions record it.
+        schema: the anatomy.
+        config: preprocessing, network and codec.
+        network: with its weights, in evaluation mode.
+        codec: fits the network.
+        provenance: where the model comes from.
+    """
+
+    name: str
+    schema: LandmarkSchema
+    config: ModelConfig
+    network: Network
+    codec: Codec
+    provenance: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.name!r}, {self.schema})"
+
+
+def build_model(config: ModelConfig, schema: LandmarkSchema) -> tuple[Network, Codec]:
+    """Build codec and network for a schema, and check that they fit each other and the input size.
+
+    Raises:
+        ConfigError: a setting of one does not fit the other; names it.
+    """
+    codec = build_codec(config.codec, len(schema), config.network.map_stride)
+    network = build_network(config.network, codec.outputs)
+    network.check_size(config.preprocess.size)
+    return network, codec
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    name: str,
+    schema: LandmarkSchema,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise RunError(f"cannot be written ({error.strerror})", where=folder) from error
+    try:
+        write_json(temporary / "schema.json", schema.to_dict())
+        save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, temporary / _FILES[1])
+        header = {
+            "format": FORMAT,
+            "name": name,
+            "model": config.to_dict(),
+            "sha256": {file: sha256_file(temporary / file) for file in _FILES},
+            "provenance": dict(provenance),
+        }
+        write_json(temporary / "bundle.json", header)
+        temporary.chmod(0o755)
+        _replace_folder(temporary, folder)
+    except OSError as error:
+        raise RunError(f"cannot be written ({error.strerror or error})", where=folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Load and verify a bundle.
+
+    Raises:
+        BundleError: not a bundle, another format version, a file changed since it was written, settings or weights
+            that do not fit.
+    """
+    root = find_bundle(folder)
+    header = _header(root)
+    for file, expected in header["sha256"].items():
+        path = root / file
+        if not path.is_file():
+            raise BundleError("a file of the bundle is missing", where=path, fix="copy the whole bundle folder")
+        if sha256_file(path) != expected:
+            raise BundleError(
+                "has changed since the bundle was written", where=path, fix="copy the bundle again from its source"
+            )
+    schema = schema_from_dict(read_json(root / "schema.json"), where=str(root / "schema.json"))
+    config = validate(ModelConfig, header["model"], where=str(root / "bundle.json"), error=BundleError)
+    network, codec = _without_download(config, schema)
+    _load_weights(network, root / "weights.safetensors")
+    name = f"{header['name']}@{header['sha256']['weights.safetensors'][:8]}"
+    return Bundle(name, schema, config, network.eval(), codec, header["provenance"])
+
+
+def find_bundle(folder: str | Path) -> Path:
+    """Return the bundle's folder, given it or the run folder that holds it.
+
+    Raises:
+        BundleError: there is none.
+    """
+    root = Path(folder)
+    for candidate in (root, root / "bundle"):
+        if (candidate / "bundle.json").is_file():
+            return candidate
+    raise BundleError(
+        "is not a bundle",
+        where=root,
+        expected="a folder with bundle.json, or a run folder that holds one",
+        fix="give the run folder that `bregma train` printed; if training was interrupted, finish it with --resume",
+    )
+
+
+def _header(root: Path) -> dict[str, Any]:
+    path = root / "bundle.json"
+    try:
+        header = read_json(path)
+    except InputError as error:
+        raise BundleError(error.problem, where=error.where) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        got = header.get("format") if isinstance(header, dict) else type(header).__name__
+        raise BundleError(
+            "the bundle has another format version",
+            where=path,
+            expected=str(FORMAT),
+            got=str(got),
+            fix="use the Bregma version that wrote it, or train again",
+        )
+    missing = {"name", "model", "sha256", "provenance"} - set(header)
+    if missing or set(header["sha256"]) != set(_FILES):
+        raise BundleError("the bundle's header is incomplete", where=path, expected="name, model, sha256, provenance")
+    return header
+
+
+def _without_download(config: ModelConfig, schema: LandmarkSchema) -> tuple[Network, Codec]:
+    """Build the model without fetching published weights, which the bundle's own are about to replace."""
+    if isinstance(config.network, TimmUNetConfig):
+        config = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": False})})
+    return build_model(config, schema)
+
+
+def _load_weights(network: Network, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"cannot be read ({error})", where=path) from error
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise BundleError(f"the weights do not fit the network ({detail})", where=path) from error
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.replace(old)
+    new.replace(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""From a batch of inputs to predictions on the original images: the one place where the input's map is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bregma import geometry
+from bregma.codecs import Codec, Decoded
+from bregma.data.loader import SampleSource, batches
+from bregma.geometry import Array
+from bregma.types import Case, Prediction
+
+
+def in_order(count: int, batch_size: int) -> list[tuple[int, ...]]:
+    """Return the batches that visit every case once, in order."""
+    return [tuple(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels-last is the faster layout for convolutions on CPUs and on CUDA."""
+    return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
+
+
+@torch.no_grad()
+def forward(
+    network: nn.Module, codec: Codec, images: Tensor, *, device: torch.device, dtype: torch.dtype | None
+) -> Decoded:
+    """Run the network on ``(B, 1, H, W)`` and decode; ``dtype`` switches mixed precision on."""
+    x = images.to(device, memory_format=memory_format(device))
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        outputs = network(x)
+    shape = (int(images.shape[2]), int(images.shape[3]))
+    return codec.decode({name: value.float() for name, value in outputs.items()}, shape)
+
+
+def predict_source(
+    network: nn.Module,
+    codec: Codec,
+    source: SampleSource,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    batch_size: int = 8,
+    workers: int = 1,
+    model: str = "",
+) -> Iterator[Prediction]:
+    """Yield one prediction a case, in order."""
+    order = in_order(len(source), batch_size)
+    for batch in batches(source, order, workers=workers):
+        decoded = forward(network, codec, batch.images, device=device, dtype=dtype)
+        mean, cov, presence = (t.double().cpu().numpy() for t in (decoded.mean_in, decoded.cov_in, decoded.presence))
+        for row, index in enumerate(batch.indices):
+            yield to_original(source.cases[index], batch.matrices[row], mean[row], cov[row], presence[row], model)
+
+
+def to_original(case: Case, matrix: Array, mean_in: Array, cov_in: Array, presence: Array, model: str) -> Prediction:
+    """Undo the input's map once, for means and covariances."""
+    back = geometry.invert(matrix)
+    return Prediction(
+        case_id=case.id,
+        mean=geometry.apply(back, mean_in),
+        cov=geometry.apply_cov(back, cov_in),
+        presence=np.clip(presence, 0.0, 1.0),
+        frame=case.frame,
+        model=model,
+    )
+
+
+def radial_errors(cases: Sequence[Case], predictions: Sequence[Prediction]) -> Array:
+    """Return the distances in px of all labelled points of all cases, in one array."""
+    errors = []
+    for case, prediction in zip(cases, predictions, strict=True):
+        if case.landmarks is not None:
+            away = prediction.mean - case.landmarks.points
+            errors.append(np.linalg.norm(away, axis=1)[case.landmarks.labelled])
+    return np.concatenate(errors) if errors else np.zeros(0)

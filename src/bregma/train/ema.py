@@ -1,0 +1,34 @@
+"""An exponential moving average of a network's weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class Averaged:
+    """Keeps a copy of ``network`` whose weights trail it; early on the average is short, so that it is never stale.
+
+    The decay of update ``t`` is ``min(decay, (1 + t) / (10 + t))``.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move the copy towards ``network``; counters and other whole numbers are taken over."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        mine: list[Tensor] = [*self.network.parameters()]
+        theirs: list[Tensor] = [*network.parameters()]
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for own, other in zip(self.network.buffers(), network.buffers(), strict=True):
+            if own.is_floating_point():
+                own.lerp_(other, 1 - decay)
+            else:
+                own.copy_(other)
