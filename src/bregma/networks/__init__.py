@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from bregma.networks.unet import UNet, UNetConfig
 
 AnyNetworkConfig = Annotated[UNetConfig | TimmUNetConfig, Field(discriminator="name")]
 
-NETWORKS: dict[str, tuple[type, type[Network]]] = {
+NETWORKS: dict[str, tuple[type, Callable[..., Network]]] = {
     "unet": (UNetConfig, UNet),
     "timm_unet": (TimmUNetConfig, TimmUNet),
 }
@@ -21,7 +22,7 @@ NETWORKS: dict[str, tuple[type, type[Network]]] = {
 def build_network(config: UNetConfig | TimmUNetConfig, outputs: OutputSpec, *, in_channels: int = 1) -> Network:
     """Build the network that a config describes, with the heads that a codec needs."""
     _, network = NETWORKS[config.name]
-    return network(config, outputs, in_channels)  # type: ignore[call-arg, arg-type]
+    return network(config, outputs, in_channels)
 
 
 __all__ = ["NETWORKS", "AnyNetworkConfig", "Network", "OutputSpec", "build_network"]

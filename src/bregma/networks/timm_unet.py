@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -33,7 +33,7 @@ class TimmUNet(Network):
         self.outputs = outputs
         self.map_stride = config.map_stride
         self.encoder = _create_encoder(config, in_channels)
-        info = self.encoder.feature_info
+        info: Any = self.encoder.feature_info
         reductions, channels = list(info.reduction()), list(info.channels())
         self.stride = int(reductions[-1])
         if config.map_stride < reductions[0] and outputs.maps:

@@ -38,9 +38,8 @@ class UNet(Network):
         self.pool = nn.MaxPool2d(2)
         finest = min(config.map_stride.bit_length() - 1, config.levels - 1)
         steps = range(config.levels - 2, finest - 1, -1) if outputs.maps else range(0)
-        self.up = nn.ModuleDict(
-            {str(level): ConvBlock(widths[level + 1] + widths[level], widths[level]) for level in steps}
-        )
+        self.up_levels = tuple(steps)
+        self.up = nn.ModuleList(ConvBlock(widths[level + 1] + widths[level], widths[level]) for level in steps)
         self.heads = Heads(outputs, map_channels=widths[finest], deep_channels=widths[-1])
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
@@ -52,7 +51,7 @@ class UNet(Network):
             x = block(x if level == 0 else self.pool(x))
             skips.append(x)
         deep = x
-        for level, block in self.up.items():
-            skip = skips[int(level)]
+        for level, block in zip(self.up_levels, self.up, strict=True):
+            skip = skips[level]
             x = block(torch.cat([upsample_to(x, skip), skip], dim=1))
         return self.heads(x, deep)
