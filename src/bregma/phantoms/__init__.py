@@ -51,6 +51,27 @@ class PhantomInfo:
 
 PHANTOMS: Mapping[str, PhantomInfo] = MappingProxyType(
     {
+        "chest": PhantomInfo(
+            schema="chest",
+            summary="frontal chest radiograph with the fifteen published points",
+            module="bregma.phantoms.chest",
+            draw="draw_chest",
+            settings="ChestSettings",
+        ),
+        "chest_ctr": PhantomInfo(
+            schema="chest_ctr",
+            summary="frontal chest radiograph of a known cardiothoracic ratio",
+            module="bregma.phantoms.chest",
+            draw="draw_chest_ctr",
+            settings="ChestSettings",
+        ),
+        "fetal_head": PhantomInfo(
+            schema="fetal_head",
+            summary="fetal-head ultrasound of known BPD, OFD and head circumference",
+            module="bregma.phantoms.fetal_head",
+            draw="draw_fetal_head",
+            settings="FetalHeadSettings",
+        ),
         "lumbar_lateral": PhantomInfo(
             schema="lumbar_lateral",
             summary="lateral lumbar radiograph with a vertebral slip of known size",
