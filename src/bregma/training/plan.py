@@ -16,7 +16,7 @@ import torch
 from bregma.config import Loc, validate
 from bregma.data.fingerprint import LONG_SIDE, Fingerprint
 from bregma.schema import LandmarkSchema
-from bregma.train.settings import Plan
+from bregma.training.settings import Plan
 
 PIXELS_CPU = 256 * 256
 PIXELS_GPU = 512 * 512

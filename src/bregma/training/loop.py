@@ -30,7 +30,7 @@ from bregma.errors import ConfigError, RunError
 from bregma.inference import memory_format, predict_source, radial_errors
 from bregma.losses import LossInput, check_terms, total_loss
 from bregma.schema import LandmarkSchema
-from bregma.train.checkpoint import (
+from bregma.training.checkpoint import (
     load_optimizer,
     optimizer_tensors,
     prefixed,
@@ -38,10 +38,10 @@ from bregma.train.checkpoint import (
     unprefixed,
     write_checkpoint,
 )
-from bregma.train.ema import Averaged
-from bregma.train.history import TensorBoardLog, write_history
-from bregma.train.schedule import Schedule
-from bregma.train.settings import OptimizerConfig, Plan
+from bregma.training.ema import Averaged
+from bregma.training.history import TensorBoardLog, write_history
+from bregma.training.schedule import Schedule
+from bregma.training.settings import OptimizerConfig, Plan
 from bregma.types import Case
 
 log = logging.getLogger(__name__)

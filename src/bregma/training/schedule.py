@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bregma.train.settings import ScheduleConfig
+from bregma.training.settings import ScheduleConfig
 
 
 class Schedule:
