@@ -49,10 +49,12 @@ def parse_yaml(text: str, *, where: str) -> tuple[Any, dict[Loc, int]]:
     """
     lines: dict[Loc, int] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _collect_lines(node, (), lines, where, ())
-        return yaml.safe_load(text), lines
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines
+        _collect_lines(node, (), lines, where, ())
+        return loader.construct_document(node), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
