@@ -17,13 +17,19 @@ from bregma import geometry
 from bregma.geometry import Array
 from bregma.phantoms.drawing import Image, correlated_noise, curve, ellipse_chord, polygon, ramp, smooth_outline, window
 from bregma.phantoms.spine import Spine
+from bregma.phantoms.vertebra import (
+    INFERIOR_PROCESS,
+    PEDICLE,
+    SPINOUS_PROCESS,
+    SUPERIOR_PROCESS,
+    body_edges,
+    local_frame,
+    sacral_bodies,
+    sacral_crest,
+)
 
 Rng = np.random.Generator
 
-_PEDICLE = ((-2, 3), (6, 4), (13, 5), (13, 12), (6, 12), (-2, 13))
-_SUPERIOR_PROCESS = ((9, 8), (9, -2), (11, -9), (15, -8), (17, 0), (17, 10), (13, 14))
-_INFERIOR_PROCESS = ((10, 6), (18, 4), (22, 14), (23, 26), (22, 36), (18, 41), (15, 38), (15, 28), (12, 18))
-_SPINOUS = ((18, 10), (28, 10), (40, 13), (50, 18), (53, 26), (49, 34), (40, 33), (30, 28), (20, 25))
 _ILIUM = (
     (-112, 96),
     (-104, 40),
@@ -56,12 +62,7 @@ _ILIUM_OUTLINE = smooth_outline(_ILIUM)
 _RIB_LINE = smooth_outline(_RIB)[: 8 * (len(_RIB) - 1)]
 _RIBS = (("T9", 1.0), ("T10", 1.0), ("T11", 0.75), ("T12", 0.5))
 """Level of a rib and how much of the full line it has."""
-_PLATES = (
-    (smooth_outline(_PEDICLE), 0.22),
-    (smooth_outline(_SUPERIOR_PROCESS), 0.16),
-    (smooth_outline(_INFERIOR_PROCESS), 0.20),
-    (smooth_outline(_SPINOUS), 0.15),
-)
+_PLATES = ((PEDICLE, 0.22), (SUPERIOR_PROCESS, 0.16), (INFERIOR_PROCESS, 0.20), (SPINOUS_PROCESS, 0.15))
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,8 @@ def add_body(canvas: Image, corners: ArrayLike, pixel_mm: float, look: BodyLook)
     The outline passes exactly through the corners ``(4, 2)`` (pixels, in the order of ``spine.PARTS``); between them it
     is hollowed. On the outline a pixel holds half of the edge's attenuation.
     """
-    quad = np.asarray(corners, dtype=np.float32)
-    rows, columns = window((canvas.shape[0], canvas.shape[1]), quad, 3)
-    s, t = _unit_square(quad, rows, columns)
-    depth = 0.5 * (math.dist(quad[0], quad[1]) + math.dist(quad[2], quad[3]))
-    height = 0.5 * (math.dist(quad[0], quad[2]) + math.dist(quad[1], quad[3]))
-    waist = np.float32(4 * look.waist_mm / pixel_mm / depth) * np.clip(t * (1 - t), 0, None)
-    hollow = np.float32(4 * look.hollow_mm / pixel_mm / height) * np.clip(s * (1 - s), 0, None)
-    front, back = (s - waist) * depth, (1 - s - np.float32(0.6) * waist) * depth
-    top, bottom = (t - hollow) * height, (1 - t - hollow) * height
+    edges = body_edges((canvas.shape[0], canvas.shape[1]), corners, pixel_mm, look.waist_mm, look.hollow_mm)
+    front, back, top, bottom = edges.front, edges.back, edges.top, edges.bottom
     spread = np.float32(1 + 2 * look.tilt_mm / pixel_mm)
     mask = ramp(front) * ramp(back) * ramp(top / spread) * ramp(bottom / spread)
     across = (front - back) / np.maximum(front + back, np.float32(1.0))
@@ -110,17 +104,7 @@ def add_body(canvas: Image, corners: ArrayLike, pixel_mm: float, look: BodyLook)
     shell = np.exp(-fade * np.clip(front, 0, None)) + np.exp(-fade * np.clip(back, 0, None))
     plates = np.exp(-fade / spread * np.clip(top, 0, None)) + np.exp(-fade / spread * np.clip(bottom, 0, None))
     body = look.spongy * chord + look.wall * shell + look.endplate / math.sqrt(spread) * plates * chord
-    canvas[rows, columns] += mask * body
-
-
-def _unit_square(quad: Image, rows: slice, columns: slice) -> tuple[Image, Image]:
-    """Return, for a window of pixels, the position from front to back and from top to bottom of the body, 0 to 1."""
-    square = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], dtype=np.float32)
-    h = cv2.getPerspectiveTransform(quad, square).astype(np.float32)
-    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :]
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
-    w = h[2, 0] * x + h[2, 1] * y + h[2, 2]
-    return (h[0, 0] * x + h[0, 1] * y + h[0, 2]) / w, (h[1, 0] * x + h[1, 1] * y + h[1, 2]) / w
+    canvas[edges.rows, edges.columns] += mask * body
 
 
 def spine_attenuation(shape: tuple[int, int], spine: Spine, to_px: Array, look: BodyLook) -> Image:
@@ -140,51 +124,13 @@ def _fused(look: BodyLook) -> BodyLook:
     return BodyLook(0.7 * look.spongy, 0.8 * look.wall, 0.2 * look.endplate, 1.0, 0.5, look.shell_mm, look.tilt_mm)
 
 
-def sacral_bodies(spine: Spine) -> list[Array]:
-    """Return the corners of the sacral bodies S1 to S5, each ``(4, 2)`` in the order of ``spine.PARTS``."""
-    anterior, posterior = spine.sacrum
-    bodies, size = [], spine.parameters.size
-    angle = spine.parameters.sacral_slope_deg
-    for height, depth, turn in ((30, 23, 3), (25, 17, 8), (21, 14, 2), (18, 11, -14), (15, 9, -22)):
-        turned = math.radians(angle + turn / 2)
-        down = np.array([math.sin(turned), math.cos(turned)])
-        angle += turn
-        along = np.array([-math.cos(math.radians(angle)), math.sin(math.radians(angle))])
-        lower_post = posterior + size * height * down - 0.12 * size * height * np.array([down[1], -down[0]])
-        lower_ant = lower_post + size * depth * along
-        bodies.append(np.array([anterior, posterior, lower_ant, lower_post]))
-        anterior, posterior = lower_ant + 0.8 * size * down, lower_post + 0.8 * size * down
-    return bodies
-
-
-def local_frame(corners: Array) -> Array:
-    """Return the matrix from a vertebra's own millimetres (origin at its superior-posterior corner) to the spine's.
-
-    There, x runs backwards along the endplates and y down.
-    """
-    back = (corners[1] - corners[0]) + (corners[3] - corners[2])
-    c, s = back / np.hypot(*back)
-    return np.array([[c, -s, corners[1][0]], [s, c, corners[1][1]], [0.0, 0.0, 1.0]])
-
-
 def _add_posterior_elements(canvas: Image, spine: Spine, to_px: Array) -> None:
     size = spine.parameters.size
     for level, corners in spine.bodies.items():
         frame = geometry.compose(geometry.scale(size * (0.85 if level == "L5" else 1.0)), local_frame(corners), to_px)
         for outline, value in _PLATES:
             _add_plate(canvas, geometry.apply(frame, outline), value)
-    _add_plate(canvas, geometry.apply(to_px, _sacral_crest(spine)), 0.2)
-
-
-def _sacral_crest(spine: Spine) -> Array:
-    """Outline of the fused laminae and spinous processes behind the sacral canal."""
-    wall = np.array([corners[1] for corners in sacral_bodies(spine)])
-    along = np.gradient(wall, axis=0)
-    behind = np.column_stack([along[:, 1], -along[:, 0]]) / np.hypot(*along.T)[:, None]
-    size = spine.parameters.size
-    inner = wall + size * np.array([13.0, 11.0, 9.0, 6.0, 3.0])[:, None] * behind
-    outer = wall + size * np.array([25.0, 26.0, 21.0, 13.0, 6.0])[:, None] * behind
-    return smooth_outline(np.concatenate([inner, outer[::-1]]))
+    _add_plate(canvas, geometry.apply(to_px, sacral_crest(spine)), 0.2)
 
 
 def _add_plate(canvas: Image, outline: Array, value: float) -> None:
