@@ -1,7 +1,8 @@
 """Lateral cephalograms of the ISBI 2015 challenge, 19 landmarks, read by two doctors.
 
-Layout: ``train_senior.csv`` and ``train_junior.csv`` (image_path, then ``1_x``, ``1_y`` to ``19_x``, ``19_y`` in pixels)
-and the images in ``cepha400/``. The senior's reading becomes the landmarks, the junior's the observer ``junior``.
+Layout: ``train_senior.csv`` and ``train_junior.csv`` (image_path, then the columns ``1_x``, ``1_y`` to ``19_x``,
+``19_y`` in pixels) and the images in ``cepha400/``. The senior's reading becomes the landmarks, the junior's the
+observer ``junior``.
 
 The challenge's images have 1935 × 2400 pixels of 0.1 mm; copies of another size have the same field of view.
 """

@@ -1,17 +1,32 @@
-"""The tables of label formats, and reading through them."""
+"""The tables of label formats, and reading and writing through them."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
-from bregma.datasets import ceph_xray, chest_xray, fetal_head_us, hand_xray, spine_ap_xray, spine_mri
-from bregma.errors import ConfigError, LabelError
+from bregma.datasets import (
+    bregma_json,
+    buu_lspine,
+    ceph_xray,
+    chest_xray,
+    coco,
+    csv_export,
+    csv_labels,
+    fetal_head_us,
+    hand_xray,
+    labelme,
+    spine_ap_xray,
+    spine_mri,
+    spondylolisthesis,
+)
+from bregma.datasets.columns import Columns
+from bregma.errors import ConfigError, LabelError, RunError
 from bregma.schema import LandmarkSchema, load_schema
 from bregma.types import Dataset
 
@@ -57,9 +72,58 @@ _FORMATS = (
     _published("spine_ap_xray", "whole-spine AP radiographs, T1 to L5 (AASCE 2019)", spine_ap_xray, "spine_ap"),
     _published("ceph_xray", "lateral cephalograms, 19 landmarks (ISBI 2015)", ceph_xray, "cephalometric"),
     _published("spine_mri", "mid-sagittal lumbar MRI, L1 to L5 (MyoSegmenTUM)", spine_mri, "lumbar_mri"),
+    _published(
+        "spondylolisthesis",
+        "lateral lumbar radiographs, T12 to S1 (Mendeley Data)",
+        spondylolisthesis,
+        "lumbar_lateral",
+    ),
+    _published("buu_lspine", "lumbar radiographs, L1 to S1 (BUU-LSPINE)", buu_lspine, "lumbar_lateral"),
+    Format("bregma_json", "Bregma's own dataset.json, without loss", bregma_json.read, bregma_json.detect),
+    Format("coco", "COCO keypoints, one instance an image", coco.read, coco.detect),
+    Format("labelme", "LabelMe, one JSON file with point shapes an image", labelme.read, labelme.detect),
+    Format("csv", "CSV table, one row an image or one row a landmark", csv_labels.read, csv_labels.detect),
 )
 
 DATASETS: dict[str, Format] = {entry.name: entry for entry in _FORMATS}
+"""Every format that can be read; detection goes from the special to the general."""
+
+
+Holds = Literal["unlabelled", "occluded", "outside", "subject", "spacing", "splits", "targets", "tags", "observers"]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A label format that can be written.
+
+    Attributes:
+        name: its name in the table and on the command line.
+        title: what it is, for a reader.
+        write: ``write(dataset, folder) -> path``; the path of what was written.
+        reader: the format that reads it back.
+        holds: what comes back beside case ids, images and points; all else is lost in this format.
+    """
+
+    name: str
+    title: str
+    write: Callable[[Dataset, Path], Path]
+    reader: str
+    holds: frozenset[Holds]
+
+
+_PLAIN: frozenset[Holds] = frozenset({"unlabelled", "occluded", "subject", "spacing"})
+_TABLE: frozenset[Holds] = _PLAIN | {"outside", "splits", "targets", "tags"}
+
+_EXPORTERS = (
+    Exporter("bregma_json", "Bregma's own dataset.json", bregma_json.write, "bregma_json", _TABLE | {"observers"}),
+    Exporter("csv", "CSV table, one row an image", csv_export.write_wide, "csv", _TABLE),
+    Exporter("csv_long", "CSV table, one row a landmark", csv_export.write_long, "csv", _TABLE),
+    Exporter("coco", "COCO keypoints", coco.write, "coco", _PLAIN),
+    Exporter("labelme", "LabelMe, one JSON file an image", labelme.write, "labelme", _PLAIN),
+)
+
+EXPORTERS: dict[str, Exporter] = {entry.name: entry for entry in _EXPORTERS}
+"""Every format that can be written."""
 
 
 def read_dataset(
@@ -69,6 +133,8 @@ def read_dataset(
     schema: str | Path | LandmarkSchema | None = None,
     images: str | Path | None = None,
     labels: str | None = None,
+    columns: Columns | Mapping[str, Any] | str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
     strict: bool = False,
 ) -> Dataset:
     """Read a labelled dataset.
@@ -79,6 +145,8 @@ def read_dataset(
         schema: the anatomy: a built-in name, a YAML file, or a schema; None takes the format's own.
         images: the folder of the images where it is not the usual one.
         labels: which of several published labellings to read, for formats that have them.
+        columns: which column of a CSV table holds what; None takes the declaration beside it, or guesses.
+        options: settings that only this format has, by name.
         strict: refuse missing or broken images instead of listing them in ``Dataset.problems``.
 
     Raises:
@@ -92,7 +160,9 @@ def read_dataset(
         "schema": load_schema(schema) if isinstance(schema, str | Path) else schema,
         "images": None if images is None else _existing(images),
         "labels": labels,
+        "columns": columns,
         "strict": strict or None,
+        **(options or {}),
     }
     chosen = {option: value for option, value in given.items() if value is not None}
     for option in chosen:
@@ -121,6 +191,30 @@ def detect_format(root: str | Path) -> str:
         expected=f"one of {', '.join(DATASETS)}",
         fix="name the format (format=...), or write the labels as a CSV table: image, <landmark>_x, <landmark>_y, ...",
     )
+
+
+def write_dataset(dataset: Dataset, out: str | Path, format: str, *, overwrite: bool = False) -> Path:
+    """Write a dataset's labels; images on disk are referred to, images in memory are written beside the labels.
+
+    Args:
+        dataset: what to write.
+        out: the folder, which is made.
+        format: a name of :data:`EXPORTERS`; its ``holds`` says what the format can hold.
+        overwrite: write into a folder that already holds something.
+
+    Returns:
+        What was written: the label file, or the folder for formats with one file an image.
+
+    Raises:
+        ConfigError: an unknown format.
+        RunError: the folder holds something already, or cannot be written.
+    """
+    if format not in EXPORTERS:
+        raise ConfigError(f"the format '{format}' cannot be written", expected=f"one of {', '.join(EXPORTERS)}")
+    folder = Path(out).expanduser()
+    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError("is not empty", where=folder, fix="choose another folder, or allow it (overwrite=True)")
+    return EXPORTERS[format].write(dataset, folder)
 
 
 def _entry(name: str) -> Format:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bregma.errors import ImageError, LabelError
 from bregma.geometry import Frame, SpacingSource
-from bregma.io import open_image
+from bregma.io import IMAGE_SUFFIXES, ImageOptions, find_images, open_image
 from bregma.schema import LandmarkSchema
-from bregma.types import Case, Dataset, LandmarkSet, Tag
+from bregma.types import Case, Dataset, LandmarkSet, Status, Tag
 
 log = logging.getLogger(__name__)
-
-_NOT_IMAGES = {".csv", ".tsv", ".json", ".txt", ".yaml", ".yml", ".md", ".xlsx", ".xml", ".zip"}
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,14 @@ class Record:
         where: file and row, for messages.
         landmarks: the points; None where there are none.
         fractions: the points are fractions of the image's width and height, not pixels.
+        origin: the coordinate, in pixels, that the label file gives to the centre of the top-left pixel.
         spacing: millimetres per pixel along x and y, or how they follow from the image's size; None leaves what the
             image itself says.
         targets: clinical quantities.
         tags: further facts.
         observers: further readings of the same points.
+        shape: rows and columns of the image on which the points were placed, where the label file says so.
+        options: how to read the image.
     """
 
     id: str
@@ -45,10 +47,13 @@ class Record:
     where: str
     landmarks: LandmarkSet | None = None
     fractions: bool = False
+    origin: float = 0.0
     spacing: tuple[float, float] | Callable[[Frame], tuple[float, float]] | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, Tag] = field(default_factory=dict)
     observers: Mapping[str, LandmarkSet] = field(default_factory=dict)
+    shape: tuple[int, int] | None = None
+    options: ImageOptions = field(default_factory=ImageOptions)
 
 
 class ImageFolder:
@@ -62,7 +67,7 @@ class ImageFolder:
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
-        for path in _files(self.roots):
+        for path in (path for root in self.roots for path in find_images(root)):
             for key in {path.name, image_stem(path.name)}:
                 found.setdefault(key, []).append(path)
         return found
@@ -73,10 +78,11 @@ class ImageFolder:
         Raises:
             ImageError: there is none, or more than one.
         """
+        name = name.replace("\\", "/")
         direct = self.root / name
         if direct.is_file():
             return direct
-        found = self._by_name.get(Path(name).name, [])
+        found = self._by_name.get(Path(name).name, []) if self.root.is_dir() else []
         if len(found) == 1:
             return found[0]
         if not found:
@@ -95,8 +101,20 @@ class ImageFolder:
 
 
 def image_stem(name: str) -> str:
-    """Return a file name without its suffix; ``.nii.gz`` counts as one."""
-    return name.removesuffix(".gz").removesuffix(".nii") if name.endswith(".nii.gz") else Path(name).stem
+    """Return a name without its image suffix; a name such as a DICOM UID, which has none, stays whole."""
+    suffix = next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)] or name
+
+
+def case_ids(images: Sequence[str]) -> list[str]:
+    """Return an id for each image name: the name without suffix, or the whole name where that would clash."""
+    stems = [image_stem(image.replace("\\", "/")) for image in images]
+    return stems if len(set(stems)) == len(stems) else list(images)
+
+
+def or_none(marks: LandmarkSet) -> LandmarkSet | None:
+    """Return None for an image on which nobody labelled anything."""
+    return None if (marks.status == Status.UNLABELLED).all() else marks
 
 
 def assemble(
@@ -141,7 +159,15 @@ def with_splits(dataset: Dataset, split_of: Mapping[str, str]) -> Dataset:
 
 
 def _open(record: Record, images: ImageFolder, spacing_source: SpacingSource) -> Case:
-    image, frame = open_image(images.find(record.image, where=record.where))
+    image, frame = open_image(images.find(record.image, where=record.where), **_choices(record.options))
+    if record.shape is not None and record.shape != frame.shape:
+        raise LabelError(
+            f"the labels were made on another size of the image '{record.image}'",
+            where=record.where,
+            expected=f"{record.shape[1]} x {record.shape[0]} pixels",
+            got=f"{frame.width} x {frame.height}",
+            fix="use the image on which the points were placed, or export the labels for this one",
+        )
     if record.spacing is not None:
         spacing = record.spacing(frame) if callable(record.spacing) else record.spacing
         frame = Frame(frame.shape, spacing, spacing_source)
@@ -160,16 +186,12 @@ def _open(record: Record, images: ImageFolder, spacing_source: SpacingSource) ->
 
 
 def _in_pixels(marks: LandmarkSet, record: Record, frame: Frame) -> LandmarkSet:
-    if not record.fractions:
-        return marks
-    return LandmarkSet(marks.points * np.array([frame.width, frame.height]), marks.status)
+    size = np.array([frame.width, frame.height]) if record.fractions else 1.0
+    return LandmarkSet(marks.points * size - record.origin, marks.status)
 
 
-def _files(roots: Iterable[Path]) -> Iterator[Path]:
-    for root in roots:
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix.lower() not in _NOT_IMAGES and not path.name.startswith("."):
-                yield path
+def _choices(options: ImageOptions) -> dict[str, Any]:
+    return asdict(options)
 
 
 def _report(name: str, cases: Sequence[Case], faults: Sequence[str], images: ImageFolder) -> None:
