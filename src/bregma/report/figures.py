@@ -195,7 +195,7 @@ def _forest(axes: Axes, part: list[LandmarkResult]) -> None:
     _column_of_marks(axes, [mark.mre.value for mark in part], "o", BLUE, 4.2, "MRE, 95 % interval")
     _column_of_marks(axes, [mark.median.value for mark in part], "|", GREEN, 8.0, "median")
     _column_of_marks(axes, [mark.p95.value for mark in part], "D", RED, 3.0, "95th percentile")
-    axes.set_yticks(range(len(part)), [mark.label for mark in part])
+    axes.set_yticks(range(len(part)), [mark.label.partition(",")[0] for mark in part])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.set_xlim(left=0)
     _finish(axes)

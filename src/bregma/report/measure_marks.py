@@ -10,6 +10,7 @@ import numpy as np
 
 from bregma.geometry import Array
 from bregma.report.canvas import MEASURE, SHADE, Canvas, LabelPlacer, text_size
+from bregma.report.words import number, unit_suffix
 from bregma.schema import LandmarkSchema, MeasurementSpec, expand
 from bregma.types import Measurement
 
@@ -143,13 +144,9 @@ def draw_measurements(
 
 def measurement_text(measurement: Measurement) -> str:
     """Return place, value, unit and grade in a few words, e.g. ``L4-L5 31.2 % (II)``."""
-    value = "" if measurement.value is None else f"{measurement.value:.1f}{_unit(measurement.unit)}"
+    value = number(measurement.value, measurement.unit) + unit_suffix(measurement.unit)
     grade = f" ({measurement.grade})" if measurement.grade else ""
     return f"{measurement.level + ' ' if measurement.level else ''}{value}{grade}"
-
-
-def _unit(unit: str) -> str:
-    return {"deg": "°", "1": "", "mm2": " mm²"}.get(unit, f" {unit}")
 
 
 def _roles(schema: LandmarkSchema, spec: MeasurementSpec, measurement: Measurement) -> dict[str, str]:

@@ -27,6 +27,7 @@ from bregma.report.canvas import (
 )
 from bregma.report.legend import Entry, legend_strip
 from bregma.report.measure_marks import MeasurePen, draw_measurements
+from bregma.report.words import short_label
 from bregma.schema import LandmarkSchema
 from bregma.types import LandmarkSet, Measurement, Prediction
 
@@ -179,7 +180,7 @@ class _Scene:
             sizes = {i: float(known[i]) for i in partner if np.isfinite(known[i])}
         placer = self.placer(predicted)
         for i in sorted(sizes, key=lambda i: -sizes[i])[:count]:
-            text = f"{self.schema.landmarks[i].label} {sizes[i]:.1f} {unit}"
+            text = f"{short_label(self.schema.landmarks[i])} {sizes[i]:.1f} {unit}"
             at = placer.place(predicted.points[partner[i]], text_size(text, self.text_px), 1.6 * self._radius + 2)
             self.canvas.text(at, text, ERROR, self.text_px)
 

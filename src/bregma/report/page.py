@@ -88,7 +88,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = words.number
-    environment.filters["unit"] = words.unit_words
+    environment.filters["unit"] = words.unit_suffix
     environment.filters["p_value"] = words.p_value
     environment.globals["interval"] = words.interval
     return environment

@@ -13,13 +13,13 @@ from bregma.errors import BregmaError, ImageError
 from bregma.geometry import Array, Frame
 from bregma.report.overlay import draw_overlay
 from bregma.report.page import Picture, jpeg
-from bregma.report.words import number, plural
+from bregma.report.words import number, plural, short_label
 from bregma.results import CaseResult
 from bregma.schema import LandmarkSchema
 from bregma.types import ImageSource, Measurement, Prediction
 
 TILE_PX = 720
-_TEXT_SCALE = 1.6
+_SMALL_TILE, _LARGE_TILE = 1.5, 1.15
 _MOST_DRAWN = 8
 
 
@@ -47,11 +47,11 @@ def case_tile(schema: LandmarkSchema, result: CaseResult, *, heading: str, pictu
             error_unit=unit,
             spacing=result.case.frame.spacing,
             size=TILE_PX,
-            mark_scale=_TEXT_SCALE,
+            mark_scale=_SMALL_TILE,
             legend=False,
         )
     except (BregmaError, OSError) as error:
-        return Tile(heading, lines, None, str(error))
+        return Tile(heading, lines, None, _reason(error))
     alt = f"Image {result.case.id} with labels and prediction. {' '.join(lines)}"
     return Tile(heading, lines, jpeg(drawn, alt, share_of=pictures))
 
@@ -73,11 +73,11 @@ def prediction_tile(
             prediction=prediction,
             measurements=_main_measurements(schema, measurements),
             size=TILE_PX,
-            mark_scale=_TEXT_SCALE,
+            mark_scale=_LARGE_TILE,
             legend=False,
         )
     except (BregmaError, OSError) as error:
-        return Tile(prediction.case_id, lines, None, str(error))
+        return Tile(prediction.case_id, lines, None, _reason(error))
     alt = f"Image {prediction.case_id} with {plural(len(prediction), 'predicted landmark')}"
     return Tile(prediction.case_id, lines, jpeg(drawn, alt, share_of=pictures))
 
@@ -92,13 +92,21 @@ def _score_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
     known = np.isfinite(errors)
     if result.ipe_px is None or not known.any():
         return (f"subject {result.case.subject}", "no landmark was scored")
-    in_mm = f" = {number(float(errors[known].mean()), 'mm')} mm" if unit == "mm" else ""
+    mean = f"{number(result.ipe_px, 'px')} px"
+    if unit == "mm":
+        mean = f"{number(float(errors[known].mean()), 'mm')} mm ({mean})"
     worst = int(np.argmax(np.where(known, errors, -1.0)))
     return (
         f"subject {result.case.subject}",
-        f"mean error {number(result.ipe_px, 'px')} px{in_mm}, {plural(result.outliers, 'outlier')}",
-        f"worst: {schema.landmarks[worst].label}, {number(float(errors[worst]), unit)} {unit}",
+        f"mean error {mean}, {plural(result.outliers, 'outlier')}",
+        f"worst: {short_label(schema.landmarks[worst])}, {number(float(errors[worst]), unit)} {unit}",
     )
+
+
+def _reason(error: BregmaError | OSError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _pixels(image: ImageSource, frame: Frame) -> NDArray[Any]:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bregma.results import Estimate
-from bregma.schema import LandmarkSchema
+from bregma.schema import Landmark, LandmarkSchema
 
 NOTHING = "–"
+
+_LONGEST_LABEL = 32
 
 _SPACE = r"(?P<space>mm_ref|mm|px_at_\d+|px)"
 _METRICS: tuple[tuple[str, str], ...] = (
@@ -75,12 +77,19 @@ def number(value: float | None, unit: str = "") -> str:
         return f"{value:.1f}"
     if unit in {"", "1"} and float(value).is_integer():
         return f"{value:.0f}"
-    return f"{value:.3f}" if unit == "1" else f"{value:.2f}"
+    return f"{value:.3f}" if unit == "1" and abs(value) < 1 else f"{value:.2f}"
 
 
-def unit_words(unit: str) -> str:
-    """Return a unit as it is printed."""
-    return {"1": "", "deg": "°", "mm2": "mm²", "px2": "px²"}.get(unit, unit)
+def unit_suffix(unit: str) -> str:
+    """Return a unit as it is printed behind a number, with the space that belongs before it."""
+    known = {"": "", "1": "", "deg": "°", "mm2": "\u00a0mm²", "px2": "\u00a0px²"}
+    return known.get(unit, f"\u00a0{unit}")
+
+
+def short_label(landmark: Landmark) -> str:
+    """Return a landmark's label up to its first comma, where a definition usually begins."""
+    label = landmark.label.partition(",")[0].strip() or landmark.name
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
 
 
 def interval(low: float | None, high: float | None, unit: str = "") -> str:
