@@ -108,7 +108,9 @@ def validate(
     except ValidationError as failure:
         first = failure.errors()[0]
         loc = tuple(first["loc"])
-        raise error(_problem(cls, first, loc), where=where_line(where, loc, lines or {})) from failure
+        given = first["input"] if first["type"] != "extra_forbidden" else None
+        got = repr(given) if isinstance(given, str | int | float) else None
+        raise error(_problem(cls, first, loc), where=where_line(where, loc, lines or {}), got=got) from failure
 
 
 def where_line(where: str, loc: Loc, lines: Mapping[Loc, int]) -> str:
