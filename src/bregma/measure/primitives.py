@@ -84,7 +84,7 @@ def slip_length(upper_posterior: ArrayLike, lower_anterior: ArrayLike, lower_pos
     endplate; the slip is the signed distance from that endplate's posterior corner to the foot of the perpendicular,
     towards its anterior corner. It does not matter to which side the spine faces.
 
-    Source: Taillard, J Bone Joint Surg Am 1976; 58:30-37, on the endplate of Meyerding, Surg Gynecol Obstet 1932;
+    Source: Taillard, Acta Orthop Scand 1954; 24:115-144, on the endplate of Meyerding, Surg Gynecol Obstet 1932;
     54:371-377.
     """
     endplate = _vector(lower_posterior, lower_anterior)
