@@ -66,29 +66,36 @@ def residuals(z: NDArray[np.complex128]) -> Array:
 
 
 def align(z: NDArray[np.complex128], reference: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Lay shapes ``(C, N)`` over a reference ``(N,)`` by scale, rotation and shift with the least sum of distances."""
+    """Lay shapes ``(C, N)`` over a reference ``(N,)`` by scale, rotation and shift with the least sum of distances.
+
+    The reference is fitted to each shape and the fit undone: the least sum of distances forgives bad points in what is
+    fitted to, not in what is fitted.
+    """
     known = np.isfinite(z) & np.isfinite(reference)
-    source, target = np.where(known, z, 0.0), np.where(known, reference, 0.0)
+    source, target = np.where(known, reference, 0.0), np.where(known, z, 0.0)
     weights = known.astype(np.float64)
     moved = z
     for _ in range(_WEIGHT_ROUNDS):
-        moved = _fit(z, source, target, weights)
+        turn, shift = _fit(source, target, weights)
+        moved = (z - shift) / turn
         off = np.abs(np.where(known, moved - reference, 0.0))
         weights = known / np.maximum(off, 1e-3)
     return moved
 
 
 def _fit(
-    z: NDArray[np.complex128], source: NDArray[np.complex128], target: NDArray[np.complex128], weights: Array
-) -> NDArray[np.complex128]:
-    """Weighted least squares of ``target ≈ a source + b`` for each row, with complex a (scale and rotation) and b."""
+    source: NDArray[np.complex128], target: NDArray[np.complex128], weights: Array
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """Weighted least squares of ``target ≈ a source + b``: complex a (scale, rotation) and b, each ``(C, 1)``."""
     total = np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
     from_centre = (weights * source).sum(axis=1, keepdims=True) / total
     to_centre = (weights * target).sum(axis=1, keepdims=True) / total
     p, q = source - from_centre, target - to_centre
     spread = np.maximum((weights * np.abs(p) ** 2).sum(axis=1, keepdims=True), 1e-12)
     a = (weights * q * p.conj()).sum(axis=1, keepdims=True) / spread
-    return np.asarray(a * (z - from_centre) + to_centre)
+    # A shape whose points all coincide has no scale to undo.
+    a = np.where(np.abs(a) > 1e-9, a, 1.0)
+    return a, to_centre - a * from_centre
 
 
 def _normalised(shape: NDArray[np.complex128]) -> NDArray[np.complex128]:

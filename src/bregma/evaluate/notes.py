@@ -16,7 +16,7 @@ FEW_SUBJECTS = 20
 
 
 def coverage_notes(
-    unlabelled: int, failed: Sequence[Case], given: Mapping[str, Prediction], labelled: Sequence[Case]
+    cases: Sequence[Case], labelled: Sequence[Case], failed: Sequence[Case], given: Mapping[str, Prediction]
 ) -> list[str]:
     """Say which images were not scored, and how they count."""
     notes = []
@@ -25,11 +25,11 @@ def coverage_notes(
         notes.append(
             f"{len(failed)} labelled images have no prediction and count as failures of all their landmarks: {some}."
         )
-    if unlabelled:
-        notes.append(f"{unlabelled} images have no labels and were not scored.")
-    strangers = len(given.keys() - {case.id for case in labelled})
-    if strangers > unlabelled:
-        notes.append(f"{strangers} predictions belong to no labelled image here and were left out.")
+    if len(cases) > len(labelled):
+        notes.append(f"{len(cases) - len(labelled)} images have no labels and were not scored.")
+    strangers = len(given.keys() - {case.id for case in cases})
+    if strangers:
+        notes.append(f"{strangers} predictions belong to no image here and were left out.")
     return notes
 
 

@@ -67,7 +67,7 @@ def evaluate_predictions(
     scored = _figures(schema, results, failed, settings)
     reader, human = _human(schema, labelled, settings)
     notes = [
-        *coverage_notes(len(everything) - len(labelled), failed, given, labelled),
+        *coverage_notes(everything, labelled, failed, given),
         *meaning_notes(schema, results, scored.readings, scored.subjects, settings),
         *([reader] if reader else []),
     ]

@@ -1,0 +1,201 @@
+"""Paired comparison of saved runs, against scipy and hand-worked corrections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bregma.errors import InputError
+from bregma.evaluate import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
+from bregma.evaluate.compare import holm, signed_rank_p
+from bregma.geometry import Frame
+from bregma.results import ComparisonRow, ComparisonTable
+from bregma.schema import LandmarkSchema, schema_from_dict
+from bregma.types import ArrayImage, Case, LandmarkSet, Prediction
+
+SETTINGS = EvaluationSettings(draws=400)
+FRAME = Frame((100, 200))
+POINTS = np.array([[20.0, 20.0], [60.0, 20.0]])
+
+
+def _schema(**more: object) -> LandmarkSchema:
+    landmarks = [{"name": "a", "label": "A"}, {"name": "b", "label": "B"}]
+    return schema_from_dict({"name": "pair", "title": "Pair", "landmarks": landmarks} | more, where="test")
+
+
+def _save(
+    folder: Path,
+    errors: np.ndarray,
+    *,
+    first: int = 0,
+    subjects: list[str] | None = None,
+    schema: LandmarkSchema | None = None,
+    points: np.ndarray = POINTS,
+    settings: EvaluationSettings = SETTINGS,
+) -> Path:
+    """Save a run whose error at both landmarks of case i is ``errors[i]`` along y."""
+    cases, predictions = [], []
+    for i, error in enumerate(errors, start=first):
+        subject = f"p{i}" if subjects is None else subjects[i - first]
+        cases.append(Case(f"c{i}", subject, ArrayImage(np.zeros((100, 200))), FRAME, LandmarkSet(points)))
+        predictions.append(Prediction(f"c{i}", points + np.array([0.0, error]), np.zeros((2, 2, 2)), np.ones(2), FRAME))
+    save_evaluation(evaluate_predictions(schema or _schema(), cases, predictions, settings, name=folder.name), folder)
+    return folder
+
+
+def _row(table: ComparisonTable, metric: str) -> ComparisonRow:
+    return next(row for row in table.rows if row.metric == metric)
+
+
+@pytest.fixture
+def errors() -> np.ndarray:
+    return np.random.default_rng(0).uniform(1.0, 9.0, 30)
+
+
+def test_a_constant_gain_is_seen_through_the_spread(tmp_path: Path, errors: np.ndarray) -> None:
+    table = compare_runs([_save(tmp_path / "old", errors), _save(tmp_path / "new", errors - 0.5)])
+    assert table.runs == ("old", "new")
+    assert table.name == "new against old"
+    assert (table.cases, table.subjects) == (30, 30)
+    row = _row(table, "mre_px")
+    assert row.figures[0].value == pytest.approx(errors.mean())
+    assert row.differences[0] is None
+    difference = row.differences[1]
+    assert difference is not None
+    # Paired: every resample differs by the same half pixel, though the runs' own intervals overlap widely.
+    assert (difference.value, difference.low, difference.high) == pytest.approx((-0.5, -0.5, -0.5))
+    assert row.figures[1].high > row.figures[0].low  # type: ignore[operator]
+    assert row.p_values[1] is not None
+    assert row.p_values[1] < 1e-4
+    assert row.lower_is_better is True
+    assert _row(table, "sdr_2px").lower_is_better is False
+
+
+def test_p_values_are_scipy_s_with_holm_s_correction(tmp_path: Path, errors: np.ndarray) -> None:
+    other = errors + np.random.default_rng(1).normal(0.3, 1.0, 30)
+    table = compare_runs([_save(tmp_path / "a", errors), _save(tmp_path / "b", np.abs(other))])
+    tested = [row for row in table.rows if row.p_values[1] is not None]
+    raw = []
+    for row in tested:
+        if row.metric == "mre_px":
+            difference = np.abs(other) - errors
+        elif row.metric == "outliers_per_image":
+            difference = 2.0 * (np.abs(other) > 10) - 2.0 * (errors > 10)
+        else:
+            radius = float(row.metric.removeprefix("sdr_").removesuffix("px"))
+            difference = 100.0 * (np.abs(other) <= radius) - 100.0 * (errors <= radius)
+        raw.append(float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0)
+    order = np.argsort(raw)
+    expected, largest = np.empty(len(raw)), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, raw[index] * (len(raw) - rank)))
+        expected[index] = largest
+    np.testing.assert_allclose([row.p_values[1] for row in tested], expected, rtol=1e-9)
+    assert [row.metric for row in tested][:1] == ["mre_px"]
+    assert any("Holm" in note for note in table.notes)
+
+
+def test_no_difference_is_said_to_be_none(tmp_path: Path, errors: np.ndarray) -> None:
+    table = compare_runs([_save(tmp_path / "a", errors), _save(tmp_path / "b", errors[::-1])])
+    row = _row(table, "mre_px")
+    assert row.differences[1] is not None
+    assert row.differences[1].low < 0 < row.differences[1].high  # type: ignore[operator]
+    assert any(note.startswith("b: the difference from a may be zero in mre_px") for note in table.notes)
+
+
+def test_a_run_against_itself(tmp_path: Path, errors: np.ndarray) -> None:
+    folder = _save(tmp_path / "a", errors)
+    table = compare_runs([folder, folder], names=["a", "again"])
+    row = _row(table, "mre_px")
+    assert row.differences[1] is not None
+    assert row.differences[1].value == 0
+    assert row.p_values[1] == 1.0
+
+
+def test_only_shared_cases_count_and_the_rest_is_noted(tmp_path: Path, errors: np.ndarray) -> None:
+    first = _save(tmp_path / "a", errors[:20])
+    second = _save(tmp_path / "b", errors[10:] + 1.0, first=10)
+    table = compare_runs([first, second])
+    assert table.cases == 10
+    assert _row(table, "mre_px").figures[0].value == pytest.approx(errors[10:20].mean())
+    assert _row(table, "mre_px").figures[0].n == 20
+    assert any("a: 10 of its 20 cases" in note for note in table.notes)
+    assert any("b: 10 of its 20 cases" in note for note in table.notes)
+    assert any("Only 10 subjects" in note for note in table.notes)
+
+
+def test_pairs_are_subjects_not_images(tmp_path: Path) -> None:
+    """Forty images of four subjects are four pairs: the smallest two-sided p-value of four is 1/8."""
+    subjects = [f"p{i // 10}" for i in range(40)]
+    errors = np.linspace(1, 5, 40)
+    first = _save(tmp_path / "a", errors, subjects=subjects)
+    second = _save(tmp_path / "b", errors + 1.0, subjects=subjects)
+    table = compare_runs([first, second], settings=EvaluationSettings(draws=200, sdr_px=(100.0,), outlier_px=100))
+    row = _row(table, "mre_px")
+    assert table.subjects == 4
+    assert row.differences[1] is not None
+    assert row.differences[1].n == 4
+    # Three main figures are tested (MRE, SDR, outliers), two of which do not differ.
+    assert row.p_values[1] == pytest.approx(3 * 0.125)
+
+
+def test_three_runs_are_each_compared_with_the_first(tmp_path: Path, errors: np.ndarray) -> None:
+    folders = [_save(tmp_path / name, errors + gain) for name, gain in (("a", 0.0), ("b", 1.0), ("c", 2.0))]
+    row = _row(compare_runs(folders), "mre_px")
+    values = [difference.value for difference in row.differences if difference is not None]
+    assert values == pytest.approx([1.0, 2.0])
+
+
+def test_measurements_are_compared(tmp_path: Path, errors: np.ndarray) -> None:
+    spec = {"name": "w", "label": "W", "primitive": "distance", "points": {"a": "a", "b": "b"}, "unit": "mm"}
+    schema = _schema(measurements=[spec])
+    table = compare_runs([_save(tmp_path / "a", errors, schema=schema), _save(tmp_path / "b", errors, schema=schema)])
+    row = _row(table, "w_mae")
+    assert (row.unit, row.figures[0].value) == ("px", 0.0)
+    assert _row(table, "w_bias").lower_is_better is None
+    assert _row(table, "w_bias").p_values == (None, None)
+
+
+def test_other_labels_and_settings_are_noted(tmp_path: Path, errors: np.ndarray) -> None:
+    first = _save(tmp_path / "a", errors)
+    second = _save(tmp_path / "b", errors, points=POINTS + 1, settings=EvaluationSettings(draws=300))
+    notes = " ".join(compare_runs([first, second]).notes)
+    assert "labels of 30 cases differ" in notes
+    assert "b was evaluated with other settings" in notes
+    assert "a was" not in notes
+
+
+def test_exchangeable_labels_in_another_order_are_the_same_labels(tmp_path: Path, errors: np.ndarray) -> None:
+    schema = _schema(exchangeable=[["a", "b"]])
+    first = _save(tmp_path / "a", errors, schema=schema)
+    second = _save(tmp_path / "b", errors, schema=schema, points=POINTS[::-1])
+    assert not any("labels" in note for note in compare_runs([first, second]).notes)
+
+
+def test_what_cannot_be_compared(tmp_path: Path, errors: np.ndarray) -> None:
+    first = _save(tmp_path / "a", errors[:5])
+    with pytest.raises(InputError, match="needs two runs"):
+        compare_runs([first])
+    with pytest.raises(InputError, match="no case in common"):
+        compare_runs([first, _save(tmp_path / "b", errors[:5], first=100)])
+    with pytest.raises(InputError, match="different subjects"):
+        compare_runs([first, _save(tmp_path / "c", errors[:5], subjects=["x"] * 5)])
+    renamed = [{"name": "a", "label": "A"}, {"name": "z", "label": "Z"}]
+    with pytest.raises(InputError, match="not those of the first run"):
+        compare_runs([first, _save(tmp_path / "d", errors[:5], schema=_schema(landmarks=renamed))])
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: 0.01 × 3, 0.02 × 2, 0.03 × 1 lifted to the one before it.
+    assert holm([0.02, 0.01, None, 0.03]) == pytest.approx((0.04, 0.03, None, 0.04))
+    assert holm([0.6, 0.9]) == (1.0, 1.0)
+    assert holm([]) == ()
+
+
+def test_signed_rank() -> None:
+    assert signed_rank_p(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(2 / 32)
+    assert signed_rank_p(np.array([0.0, 1e-14, np.nan])) == 1.0
+    assert signed_rank_p(np.array([np.nan])) is None
