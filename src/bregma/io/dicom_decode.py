@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 from bregma.errors import ImageError
 from bregma.io.dicom_header import PYDICOM_FAULTS, frame_count, integer, text, transfer_syntax
 from bregma.io.dicom_tags import PIXELS
+from bregma.io.jpeg_stream import check_jpeg
+
+PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")
+"""pydicom's decoders in order of preference."""
+
+GDCM_ONLY = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+"""What nothing else decodes. GDCM ends the process on some damaged streams, so it is used for no other syntax, and for
+these after a check of the stream."""
 
 _REQUIRED = ("BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 
@@ -28,14 +37,14 @@ def decode(path: Path, dataset: Dataset, index: int) -> NDArray[Any]:
         ImageError: no or too few pixels, a missing element, or a transfer syntax that cannot be decoded.
     """
     _check_elements(path, dataset)
-    _check_decoder(path, dataset)
+    plugins = _plugins(path, transfer_syntax(dataset))
     try:
-        array = _decode(dataset, index, frame_count(dataset, path))
+        array = _decode(dataset, index, frame_count(dataset, path), plugins)
         if text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
             array = apply_color_lut(array, dataset)
     except PYDICOM_FAULTS as error:
         raise ImageError(
-            f"the pixel data cannot be decoded ({_first_line(error)})",
+            f"the pixel data cannot be decoded ({_in_one_line(error)})",
             where=path,
             expected=f"complete {transfer_syntax(dataset).name} data",
             fix="copy or export the file again; it may be truncated",
@@ -56,8 +65,8 @@ def _check_elements(path: Path, dataset: Dataset) -> None:
             raise ImageError(f"lacks the required element {name}", where=path, fix="export the file again")
 
 
-def _check_decoder(path: Path, dataset: Dataset) -> None:
-    syntax = transfer_syntax(dataset)
+def _plugins(path: Path, syntax: UID) -> tuple[str, ...]:
+    """Return the decoders to try for a transfer syntax; a single empty name where none is needed."""
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
@@ -67,21 +76,46 @@ def _check_decoder(path: Path, dataset: Dataset) -> None:
             got=f"{syntax} ({syntax.name})",
             fix="convert the file to Explicit VR Little Endian, e.g. with dcmdjpeg, dcmdjpls or gdcmconv --raw",
         ) from error
-    if not decoder.is_available:
+    if not syntax.is_encapsulated:
+        return ("",)
+    wanted = (*PLUGINS, "gdcm") if syntax in GDCM_ONLY else PLUGINS
+    found = tuple(name for name in wanted if name in decoder.available_plugins)
+    if not found:
         raise ImageError(
             "the transfer syntax needs a decoder that is not installed",
             where=path,
             got=f"{syntax} ({syntax.name})",
-            fix="pip install python-gdcm pylibjpeg-openjpeg pylibjpeg-rle pyjpegls",
+            fix="pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle pyjpegls python-gdcm",
         )
+    return found
 
 
-def _decode(dataset: Dataset, index: int, count: int) -> NDArray[Any]:
-    twelve_bit = transfer_syntax(dataset) == JPEGExtended12Bit and integer(dataset, "BitsStored") != 8
-    if twelve_bit:
-        return _decode_twelve_bit_jpeg(dataset, get_frame(dataset.PixelData, index, number_of_frames=count))
-    array = pixel_array(dataset, index=index)
+def _decode(dataset: Dataset, index: int, count: int, plugins: tuple[str, ...]) -> NDArray[Any]:
+    syntax = transfer_syntax(dataset)
+    if syntax in GDCM_ONLY:
+        encoded = get_frame(dataset.PixelData, index, number_of_frames=count)
+        _check_stream(dataset, encoded)
+        if syntax == JPEGExtended12Bit and integer(dataset, "BitsStored") != 8:
+            return _decode_twelve_bit_jpeg(dataset, encoded)
+    array = _first_success(dataset, index, plugins)
     return array.astype(array.dtype.newbyteorder("="))
+
+
+def _first_success(dataset: Dataset, index: int, plugins: tuple[str, ...]) -> NDArray[Any]:
+    for plugin in plugins[:-1]:
+        with suppress(*PYDICOM_FAULTS):
+            return pixel_array(dataset, index=index, decoding_plugin=plugin)
+    return pixel_array(dataset, index=index, decoding_plugin=plugins[-1])
+
+
+def _check_stream(dataset: Dataset, encoded: bytes) -> None:
+    check_jpeg(
+        encoded,
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        samples=int(dataset.SamplesPerPixel),
+        bits=int(dataset.BitsAllocated),
+    )
 
 
 def _decode_twelve_bit_jpeg(dataset: Dataset, encoded: bytes) -> NDArray[Any]:
@@ -111,6 +145,6 @@ def _decode_twelve_bit_jpeg(dataset: Dataset, encoded: bytes) -> NDArray[Any]:
     return values.reshape(rows, columns)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+def _in_one_line(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    return words[:300] or type(error).__name__

@@ -75,14 +75,13 @@ def _padding(dataset: Dataset, stored: Values) -> NDArray[np.bool_] | None:
 
 def _modality_values(path: Path, holder: Dataset, stored: Values) -> Values:
     """Apply the modality LUT or the rescale slope and intercept."""
-    precise = np.float32 if stored.dtype.itemsize <= 2 else np.float64
+    precise: type[np.floating[Any]] = np.float32 if stored.dtype.itemsize <= 2 else np.float64
     luts = items(holder, "ModalityLUTSequence")
     if luts:
         table, first, _ = _lut(path, luts[0])
         return _looked_up(stored, table, first).astype(precise)
-    values = stored.astype(precise)
     if not texts(holder, "RescaleSlope"):
-        return values
+        return stored.astype(precise)
     slope, intercept = numbers(holder, "RescaleSlope"), numbers(holder, "RescaleIntercept") or [0.0]
     if len(slope) != 1 or slope[0] == 0 or len(intercept) != 1:
         raise ImageError(
@@ -91,7 +90,7 @@ def _modality_values(path: Path, holder: Dataset, stored: Values) -> Values:
             expected="one number each in RescaleSlope (0028,1053, not 0) and RescaleIntercept (0028,1052)",
             fix="export the file again",
         )
-    return np.asarray(values * slope[0] + intercept[0], dtype=precise)
+    return (stored.astype(np.float64) * slope[0] + intercept[0]).astype(precise)
 
 
 def _stored_vois(holder: Dataset) -> list[tuple[str, Dataset | tuple[float, float]]]:

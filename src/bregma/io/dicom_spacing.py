@@ -2,7 +2,8 @@
 
 The rules, in their order (PS3.3 10.7.1.3, C.8.5.5, C.7.6.16.2.1):
 
-1. Ultrasound regions: the one scale, in cm, of all 2-D regions. Different scales, or none in cm: no spacing.
+1. Ultrasound regions: the one scale, in cm, of all 2-D regions. Different scales, none in cm, or regions that lie
+   outside the image (it was resized without them): no spacing.
 2. PixelSpacing that was calibrated (PixelSpacingCalibrationType) or differs from ImagerPixelSpacing: as it stands.
 3. ImagerPixelSpacing, or a PixelSpacing equal to it: sizes at the detector. Divided by the magnification where that is
    known (EstimatedRadiographicMagnificationFactor, or distances source to detector and source to patient).
@@ -126,8 +127,12 @@ def _ultrasound(dataset: Dataset) -> Calibration:
         return none_because("no 2-D ultrasound region is calibrated in cm")
     if not all(_same(scale, usable[0]) for scale in usable):
         return none_because(f"the image shows {len(usable)} ultrasound regions of different scale")
-    bounds = "; ".join(_bounds(item) for item in regions)
-    return Calibration(usable[0], "dicom_ultrasound_region", f"holds within the 2-D region only: {bounds}")
+    boxes = [_bounds(item) for item in regions]
+    width, height = integer(dataset, "Columns") or 0, integer(dataset, "Rows") or 0
+    if not all(0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height for x0, y0, x1, y1 in boxes):
+        return none_because("an ultrasound region lies outside the image, which was resized without its calibration")
+    places = "; ".join(f"x {x0} to {x1}, y {y0} to {y1}" for x0, y0, x1, y1 in boxes)
+    return Calibration(usable[0], "dicom_ultrasound_region", f"holds within the 2-D region only: {places}")
 
 
 def _is_calibrated_region(item: Dataset) -> bool:
@@ -142,10 +147,11 @@ def _region_scale(item: Dataset) -> Spacing | None:
     return abs(deltas[0][0]) * 10.0, abs(deltas[1][0]) * 10.0
 
 
-def _bounds(item: Dataset) -> str:
-    x0, x1 = integer(item, "RegionLocationMinX0"), integer(item, "RegionLocationMaxX1")
-    y0, y1 = integer(item, "RegionLocationMinY0"), integer(item, "RegionLocationMaxY1")
-    return f"x {x0} to {x1}, y {y0} to {y1}"
+def _bounds(item: Dataset) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a region; -1 where they are missing."""
+    names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+    x0, y0, x1, y1 = (-1 if value is None else value for value in (integer(item, name) for name in names))
+    return x0, y0, x1, y1
 
 
 def _hints(dataset: Dataset) -> list[str]:
