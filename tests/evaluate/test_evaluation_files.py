@@ -45,9 +45,7 @@ def evaluation() -> Evaluation:
     junior = LandmarkSet([[10, 13], [50, 10]])
     partly = LandmarkSet([[10, 10], [0, 0]], [Status.OCCLUDED, Status.OUTSIDE])
     cases = [
-        Case(
-            "1", "p", image, frame, labels, tags={"sex": "F"}, observers={"junior": LandmarkSet([[10, 13], [50, 10]])}
-        ),
+        Case("1", "p", image, frame, labels, tags={"sex": "F"}, observers={"junior": junior}),
         Case("2, left", "q", image, frame, partly, tags={"age": 40}),
     ]
     cov = np.array([[[9.0, 0.0], [0.0, 16.0]]] * 2)
