@@ -37,7 +37,7 @@ def screenshot(
     page = Path(path).resolve()
     if not page.is_file():
         raise InputError("there is no such file", where=path, expected="an HTML report")
-    browser = _find_browser()
+    browser = find_browser()
     with tempfile.TemporaryDirectory() as profile, atomic_path(out) as temporary:
         command = [browser, *_QUIET, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
         # Chromium refuses to sandbox itself for root, as in most containers; the page is our own, local and offline.
@@ -57,7 +57,12 @@ def screenshot(
     return Path(out)
 
 
-def _find_browser() -> str:
+def find_browser() -> str:
+    """Return the path of an installed Chromium or Chrome.
+
+    Raises:
+        MissingPartError: there is none.
+    """
     for name in _BROWSERS:
         found = shutil.which(name)
         if found:

@@ -173,6 +173,12 @@ class LabelPlacer:
         self._height, self._width = shape
         self._taken = [(float(x) - radius, float(y) - radius, 2 * radius, 2 * radius) for x, y in obstacles]
 
+    def avoid(self, start: Array, end: Array, thickness: float) -> None:
+        """Keep labels off a line."""
+        steps = max(2, int(np.hypot(*(end - start)) / max(thickness, 1.0)) + 1)
+        for x, y in np.linspace(start, end, min(steps, 64)):
+            self._taken.append((float(x) - thickness / 2, float(y) - thickness / 2, thickness, thickness))
+
     def place(self, anchor: Array, size: tuple[int, int], gap: float) -> tuple[float, float]:
         """Return the top-left corner for a label of ``size`` near ``anchor`` and keep that room."""
         width, height = size

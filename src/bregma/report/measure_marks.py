@@ -28,11 +28,13 @@ class MeasurePen:
 
     def line(self, start: Array, end: Array) -> None:
         """Draw a solid line with a dark edge."""
+        self.placer.avoid(start, end, 4 * self.stroke)
         self.canvas.line([start, end], SHADE, 2.6 * self.stroke, alpha=0.5)
         self.canvas.line([start, end], MEASURE, 1.2 * self.stroke)
 
     def dashes(self, start: Array, end: Array) -> None:
         """Draw a dashed line."""
+        self.placer.avoid(start, end, 4 * self.stroke)
         self.canvas.dashes(start, end, MEASURE, self.stroke, dash=5 * self.stroke)
 
     def arc(self, points: Array) -> None:

@@ -163,6 +163,8 @@ def _parse(line: str, where: str) -> Any:
 
 
 def _prediction(row: Any, where: str) -> Prediction:
+    if not isinstance(row, dict):
+        raise InputError("is not a prediction", where=where, expected="a mapping", got=type(row).__name__)
     try:
         return Prediction.from_dict(row)
     except KeyError as error:
