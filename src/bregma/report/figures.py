@@ -136,9 +136,9 @@ def bland_altman(
             axes.axhline(limit, color=RED, lw=1.0, ls=(0, (4, 3)))
         text = f"bias {centre:+.2f}, LoA {centre - reach:.2f} to {centre + reach:.2f}"
         axes.annotate(text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=_SMALL - 0.5, color=RED)
-        axes.set_ylim(
-            min(difference.min(), centre - reach) - 0.2 * reach, max(difference.max(), centre + reach) + reach
-        )
+        margin = reach or 0.1 * abs(centre) or 1.0
+        low, high = min(difference.min(), centre - reach), max(difference.max(), centre + reach)
+        axes.set_ylim(low - 0.2 * margin, high + margin)
     axes.set(xlabel=f"mean of both / {unit}", ylabel=f"predicted − true / {unit}")
     axes.set_title(title, fontsize=_SMALL + 1, loc="left")
     _finish(axes)
