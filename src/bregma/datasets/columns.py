@@ -88,6 +88,8 @@ class Columns(Config):
         lines = [f"{self.layout} table, {self.units}", f"image: {self.image}"]
         roles = ("case", "subject", "split", "frame", "landmark", "status")
         lines += [f"{role}: {getattr(self, role)}" for role in roles if getattr(self, role) is not None]
+        if self.subject is None:
+            lines.append("subject: no column, so that every image counts as another person")
         if self.points:
             lines.append("points: " + ", ".join(f"{name} <- {'/'.join(used)}" for name, used in self.points.items()))
         lines += [
@@ -169,7 +171,7 @@ def _wide(header: Sequence[str], where: Path, schema: LandmarkSchema | None) -> 
 def _pairs(header: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Find ``name_x``/``name_y``, ``nameX``/``nameY`` and ``x1``/``y1``; a ``name_status`` beside them counts too."""
     known = set(header)
-    pairs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    pairs: dict[str, tuple[str, ...]] = {}
     for column in header:
         match = _AXIS.fullmatch(column)
         if match is None or (match["stem"] and match["number"]):

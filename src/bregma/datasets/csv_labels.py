@@ -32,7 +32,8 @@ def detect(root: Path) -> bool:
     """Tell whether this is a table, or a folder with one table that names images and landmarks."""
     try:
         table = table_in(root)
-        guess_columns(read_rows(table)) if declared_beside(table) is None else None
+        if declared_beside(table) is None:
+            guess_columns(read_rows(table))
     except LabelError:
         return False
     return True
@@ -150,9 +151,7 @@ def _groups(rows: Sequence[Row], columns: Columns) -> list[list[Row]]:
 def _record(group: Sequence[Row], columns: Columns, schema: LandmarkSchema, case: str) -> Record:
     row = group[0]
     marks = _wide(row, columns, schema) if columns.layout == "wide" else _long(group, columns, schema)
-    spacing = [_optional(group, name, columns) for name in columns.spacing or ()]
     targets = {name: _optional(group, name, columns) for name in columns.targets}
-    frame = _optional(group, columns.frame, columns) if columns.frame else None
     return Record(
         id=case,
         subject=(_same(group, columns.subject) if columns.subject else "") or case,
@@ -161,11 +160,27 @@ def _record(group: Sequence[Row], columns: Columns, schema: LandmarkSchema, case
         landmarks=or_none(marks),
         fractions=columns.units == "fractions",
         origin=columns.origin,
-        spacing=(spacing[0], spacing[1]) if spacing and spacing[0] is not None and spacing[1] is not None else None,
+        spacing=_spacing(group, columns),
         targets={name: value for name, value in targets.items() if value is not None},
         tags={name: _tag(text) for name in columns.tags if (text := _same(group, name))},
-        options=ImageOptions(frame=None if frame is None else int(frame)),
+        options=ImageOptions(frame=_frame(group, columns)),
     )
+
+
+def _spacing(group: Sequence[Row], columns: Columns) -> tuple[float, float] | None:
+    if columns.spacing is None:
+        return None
+    x, y = (_optional(group, name, columns) for name in columns.spacing)
+    if (x is None) != (y is None):
+        raise LabelError("has a spacing along one axis only", where=group[0].where, fix="fill in both, or neither")
+    return None if x is None or y is None else (x, y)
+
+
+def _frame(group: Sequence[Row], columns: Columns) -> int | None:
+    text = _same(group, columns.frame) if columns.frame else ""
+    if text and not text.isdecimal():
+        raise LabelError("the frame is not a number from 0", where=group[0].where, got=repr(text))
+    return int(text) if text else None
 
 
 def _wide(row: Row, columns: Columns, schema: LandmarkSchema) -> LandmarkSet:

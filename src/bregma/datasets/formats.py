@@ -141,7 +141,7 @@ def read_dataset(
 
     Args:
         root: the dataset's folder, or its label file for formats that keep all labels in one.
-        format: a name of :data:`DATASETS`, or ``auto`` to find out.
+        format: a name of :data:`DATASETS`, or ``auto`` to find out (``csv`` where ``columns`` are given).
         schema: the anatomy: a built-in name, a YAML file, or a schema; None takes the format's own.
         images: the folder of the images where it is not the usual one.
         labels: which of several published labellings to read, for formats that have them.
@@ -155,7 +155,9 @@ def read_dataset(
         ConfigError: an unknown format, or an option that this format does not have.
     """
     path = _existing(root)
-    entry = _entry(detect_format(path) if format == "auto" else format)
+    if format == "auto":
+        format = detect_format(path) if columns is None else "csv"
+    entry = _entry(format)
     given: dict[str, Any] = {
         "schema": load_schema(schema) if isinstance(schema, str | Path) else schema,
         "images": None if images is None else _existing(images),

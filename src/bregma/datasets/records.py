@@ -57,7 +57,11 @@ class Record:
 
 
 class ImageFolder:
-    """The images beneath a folder, found by path, by file name, or by name without suffix."""
+    """The images beneath a folder, found by path, by file name, or by name without suffix.
+
+    A path from elsewhere (``D:/study/a/1.png``) is found by its file name where the folder that it names agrees, or
+    where the image lies directly in the images' folder.
+    """
 
     def __init__(self, root: Path, *, within: Sequence[str] = ()) -> None:
         """Look beneath ``root``, or only in its subfolders ``within``."""
@@ -82,7 +86,7 @@ class ImageFolder:
         direct = self.root / name
         if direct.is_file():
             return direct
-        found = self._by_name.get(Path(name).name, []) if self.root.is_dir() else []
+        found = [path for path in self._candidates(Path(name).name) if self._agrees(path, Path(name))]
         if len(found) == 1:
             return found[0]
         if not found:
@@ -98,6 +102,14 @@ class ImageFolder:
             got=", ".join(str(path.relative_to(self.root)) for path in found[:3]),
             fix="give the path from the images' folder instead of the bare name",
         )
+
+    def _candidates(self, name: str) -> list[Path]:
+        return self._by_name.get(name, []) if self.root.is_dir() else []
+
+    def _agrees(self, path: Path, name: Path) -> bool:
+        """Tell whether the folder in which an image lies may be the one that a label file means."""
+        named = name.parent.name
+        return named in {"", ".", ".."} or path.parent.name == named or path.parent == self.root
 
 
 def image_stem(name: str) -> str:
@@ -169,8 +181,7 @@ def _open(record: Record, images: ImageFolder, spacing_source: SpacingSource) ->
             fix="use the image on which the points were placed, or export the labels for this one",
         )
     if record.spacing is not None:
-        spacing = record.spacing(frame) if callable(record.spacing) else record.spacing
-        frame = Frame(frame.shape, spacing, spacing_source)
+        frame = Frame(frame.shape, _spacing(record, frame), spacing_source)
     return Case(
         id=record.id,
         subject=record.subject,
@@ -188,6 +199,14 @@ def _open(record: Record, images: ImageFolder, spacing_source: SpacingSource) ->
 def _in_pixels(marks: LandmarkSet, record: Record, frame: Frame) -> LandmarkSet:
     size = np.array([frame.width, frame.height]) if record.fractions else 1.0
     return LandmarkSet(marks.points * size - record.origin, marks.status)
+
+
+def _spacing(record: Record, frame: Frame) -> tuple[float, float] | None:
+    spacing = record.spacing(frame) if callable(record.spacing) else record.spacing
+    if spacing is not None and min(spacing) <= 0:
+        expected = "two positive numbers, millimetres per pixel along x and y"
+        raise LabelError("the spacing cannot be used", where=record.where, expected=expected, got=str(spacing))
+    return spacing
 
 
 def _choices(options: ImageOptions) -> dict[str, Any]:
