@@ -37,7 +37,7 @@ FAT, MARROW_WATER, DISC, MUSCLE, FLUID, CORD, CORTEX, BLOOD, ORGAN = 1.0, 0.26, 
 _HALF_WIDTH_MM = 24.0
 _FLAT_MM = 5.0
 """So far from the midline the bodies look as they do in it, so that the truth of a slice a little aside is exact."""
-_RIM_MM = 0.9
+_RIM_MM, _WAIST_MM, _HOLLOW_MM = 0.9, 1.6, 1.5
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _anterior_column(
     bodies = {**spine.bodies, **{f"S{i + 1}": corners for i, corners in enumerate(sacral)}}
     cut = {level: _beside(corners, across) for level, corners in bodies.items()}
     for upper, lower in pairwise(levels):
-        _disc(canvas, geometry.apply(to_px, np.array([*cut[upper][2:], *cut[lower][:2]])))
+        _disc(canvas, geometry.apply(to_px, np.array([*cut[upper][2:], *cut[lower][:2]])), mm)
     for level, corners in cut.items():
         _body(canvas, geometry.apply(to_px, corners), mm, marrow_signal(_fat_of(fat, level)))
 
@@ -237,30 +237,25 @@ def _beside(corners: Array, across: float) -> Array:
     return np.array(ends)
 
 
-def _disc(canvas: Image, corners: Array) -> None:
-    """A disc that bulges a little between upper and lower corners; its ring is darker than its core."""
+def _disc(canvas: Image, corners: Array, mm: float) -> None:
+    """A disc that fills the hollows of both endplates and bulges a little; its ring is darker than its core."""
     shape = (canvas.shape[0], canvas.shape[1])
     upper_ant, upper_post, lower_ant, lower_post = corners
     out = 0.06 * (upper_ant - upper_post)
-    outline = np.array(
-        [
-            upper_ant,
-            upper_post,
-            (upper_post + lower_post) / 2 - out,
-            lower_post,
-            lower_ant,
-            (upper_ant + lower_ant) / 2 + out,
-        ]
-    )
-    _blend(canvas, cv2.GaussianBlur(polygon(shape, outline), (0, 0), 0.6), 0.5 * DISC)
+    up = (upper_ant + upper_post - lower_ant - lower_post) / 2
+    up *= _HOLLOW_MM / mm / np.hypot(*up)
+    front, back = (upper_ant + lower_ant) / 2 + out, (upper_post + lower_post) / 2 - out
+    above, below = (upper_ant + upper_post) / 2 + 1.4 * up, (lower_ant + lower_post) / 2 - 1.4 * up
+    outline = np.array([upper_ant, above, upper_post, back, lower_post, below, lower_ant, front])
+    _blend(canvas, cv2.GaussianBlur(polygon(shape, smooth_outline(outline)), (0, 0), 0.6), 0.5 * DISC)
     middle = outline.mean(axis=0)
-    core = smooth_outline(middle + 0.86 * (outline - middle))
+    core = smooth_outline(middle + 0.82 * (outline - middle))
     _blend(canvas, cv2.GaussianBlur(polygon(shape, core), (0, 0), 1.0), DISC)
 
 
 def _body(canvas: Image, corners: Array, mm: float, value: float) -> None:
     """Dark cortical rim whose outer edge is the truth, marrow inside, and the basivertebral vein behind."""
-    edges = body_edges((canvas.shape[0], canvas.shape[1]), corners, mm, 1.6, 1.5)
+    edges = body_edges((canvas.shape[0], canvas.shape[1]), corners, mm, _WAIST_MM, _HOLLOW_MM)
     sides = (edges.front, edges.back, edges.top, edges.bottom)
     outer, inner = np.ones_like(edges.front), np.ones_like(edges.front)
     for side in sides:
