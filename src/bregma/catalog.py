@@ -1,0 +1,193 @@
+"""What this installation offers: every table of Bregma, as rows that a person or a program can read.
+
+A table is imported only when it is asked for, so that listing anatomies does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, get_args
+
+from bregma.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CatalogRow:
+    """An entry of a table.
+
+    Attributes:
+        name: as it is written in recipes, schemas and on the command line.
+        summary: one line for a reader.
+        source: the module or file that holds it.
+    """
+
+    name: str
+    summary: str
+    source: str
+
+
+@dataclass(frozen=True)
+class CatalogTable:
+    """One table of Bregma.
+
+    Attributes:
+        name: as ``bregma info`` knows it.
+        title: its heading.
+        rows: in the order of the table itself.
+    """
+
+    name: str
+    title: str
+    rows: tuple[CatalogRow, ...]
+
+    def __repr__(self) -> str:
+        return f"CatalogTable({self.name!r}, {len(self.rows)} rows)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"name": self.name, "title": self.title, "rows": [asdict(row) for row in self.rows]}
+
+
+def catalog(names: Iterable[str] = ()) -> tuple[CatalogTable, ...]:
+    """Return the named tables, or all of them where none is named.
+
+    Raises:
+        ConfigError: there is no table of that name.
+    """
+    return tuple(_table(name) for name in (tuple(names) or TABLES))
+
+
+def encoders(text: str = "") -> tuple[str, ...]:
+    """Return the encoders that timm offers whose name contains ``text``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from bregma.networks._timm import import_timm
+
+    found = tuple(name for name in import_timm().list_models() if text.lower() in name.lower())
+    if not found:
+        raise ConfigError(f"timm has no encoder with '{text}' in its name", expected="e.g. resnet, convnext or hrnet")
+    return found
+
+
+def _table(name: str) -> CatalogTable:
+    if name not in TABLES:
+        raise ConfigError(f"there is no table '{name}'", expected=f"one of {', '.join(TABLES)}")
+    title, rows = TABLES[name]
+    return CatalogTable(name, title, tuple(rows()))
+
+
+def _anatomies() -> Iterator[CatalogRow]:
+    from bregma.schema import builtin_schemas, load_schema
+
+    for name in builtin_schemas():
+        schema = load_schema(name)
+        counts = [_count(len(schema), "landmark"), _count(len(schema.measurements), "measurement")]
+        counts += [_count(len(schema.grades), "grade scale")] if schema.grades else []
+        yield CatalogRow(name, f"{schema.title}: {', '.join(counts)}", f"anatomies/{name}.yaml")
+
+
+def _datasets() -> Iterator[CatalogRow]:
+    from bregma.datasets import DATASETS
+
+    for entry in DATASETS.values():
+        terms = f" ({entry.license})" if entry.license else ""
+        yield CatalogRow(entry.name, f"{entry.title}{terms}", _home(entry.read))
+
+
+def _exporters() -> Iterator[CatalogRow]:
+    from bregma.datasets import EXPORTERS
+
+    for entry in EXPORTERS.values():
+        yield CatalogRow(entry.name, entry.title, _home(entry.write))
+
+
+def _phantoms() -> Iterator[CatalogRow]:
+    from bregma.phantoms import PHANTOMS
+
+    for name, info in PHANTOMS.items():
+        yield CatalogRow(name, info.summary, info.module)
+
+
+def _networks() -> Iterator[CatalogRow]:
+    from bregma.networks import NETWORKS
+
+    for name, (_, network) in NETWORKS.items():
+        yield CatalogRow(name, _first_line(network), _home(network))
+
+
+def _codecs() -> Iterator[CatalogRow]:
+    from bregma.codecs import CODECS
+
+    for name, (_, codec) in CODECS.items():
+        yield CatalogRow(name, _first_line(codec), _home(codec))
+
+
+def _losses() -> Iterator[CatalogRow]:
+    from bregma.losses import AnyLossConfig
+
+    for config in get_args(get_args(AnyLossConfig)[0]):
+        yield CatalogRow(config.model_fields["name"].default, _first_line(config), _home(config))
+
+
+def _primitives() -> Iterator[CatalogRow]:
+    from bregma.measure import PRIMITIVES
+
+    for name, primitive in PRIMITIVES.items():
+        roles = ", ".join(primitive.roles)
+        summary = f"{primitive.kind} of ({roles}): {_first_line(primitive.function)}"
+        yield CatalogRow(name, summary, _home(primitive.function))
+
+
+def _recipes() -> Iterator[CatalogRow]:
+    from bregma.recipe import builtin_recipes, load_recipe
+
+    for name in builtin_recipes():
+        recipe = load_recipe(name).recipe
+        origin = f" ({recipe.source})" if recipe.source else ""
+        yield CatalogRow(name, f"{recipe.title or name}{origin}", f"recipes/{name}.yaml")
+
+
+def _images() -> Iterator[CatalogRow]:
+    from bregma.io import IMAGE_SUFFIXES
+
+    kinds = {".dcm": "DICOM", ".dicom": "DICOM", ".nii": "NIfTI", ".nii.gz": "NIfTI"}
+    for kind in ("DICOM", "NIfTI", "raster"):
+        names = ", ".join(suffix for suffix in IMAGE_SUFFIXES if kinds.get(suffix, "raster") == kind)
+        yield CatalogRow(kind, names, f"bregma.io.{kind.lower()}")
+
+
+TABLES: Mapping[str, tuple[str, Callable[[], Iterator[CatalogRow]]]] = MappingProxyType(
+    {
+        "anatomies": ("Anatomies", _anatomies),
+        "datasets": ("Label formats that can be read", _datasets),
+        "exporters": ("Label formats that can be written", _exporters),
+        "images": ("Image formats", _images),
+        "phantoms": ("Phantoms: simulated images with exact truth", _phantoms),
+        "networks": ("Networks", _networks),
+        "codecs": ("Codecs", _codecs),
+        "losses": ("Losses", _losses),
+        "primitives": ("Measurement primitives", _primitives),
+        "recipes": ("Recipes", _recipes),
+    }
+)
+"""Name to title and rows."""
+
+
+def _first_line(thing: Any) -> str:
+    """Return the first line of a docstring, without its markup."""
+    line = (inspect.getdoc(thing) or "").partition("\n")[0]
+    return re.sub(r"(?::\w+:)?`+([^`]+)`+", r"\1", line)
+
+
+def _home(thing: Any) -> str:
+    return str(inspect.unwrap(thing).__module__)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
