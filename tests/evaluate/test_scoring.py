@@ -371,3 +371,11 @@ def test_cases_without_labels_and_foreign_predictions_are_noted() -> None:
     found = evaluate_predictions(_schema(), [case, bare], predictions, EvaluationSettings(draws=100), name="run")
     assert "1 images have no labels and were not scored." in found.notes
     assert "1 predictions belong to no image here and were left out." in found.notes
+
+
+def test_predictions_are_measured_in_the_case_s_own_spacing() -> None:
+    case = _case("1", spacing=(0.5, 0.5))
+    bare = _predict(_case("1"), [(10, 10), (54, 10)])  # predicted from a file that carries no spacing
+    found = evaluate_predictions(_schema(**DISTANCE), [case], [bare], EvaluationSettings(draws=100), name="run")
+    assert found.metrics["width_mae"].value == pytest.approx(2.0)
+    assert found.agreements[0].failed == 0
