@@ -180,3 +180,26 @@ class ComparisonTable:
     subjects: int
     test: str = ""
     notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        rows = [
+            {
+                "metric": row.metric,
+                "unit": row.unit,
+                "figures": [figure.to_dict() for figure in row.figures],
+                "differences": [None if d is None else d.to_dict() for d in row.differences],
+                "p_values": list(row.p_values),
+                "lower_is_better": row.lower_is_better,
+            }
+            for row in self.rows
+        ]
+        return {
+            "name": self.name,
+            "runs": list(self.runs),
+            "cases": self.cases,
+            "subjects": self.subjects,
+            "test": self.test,
+            "rows": rows,
+            "notes": list(self.notes),
+        }

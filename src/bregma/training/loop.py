@@ -103,10 +103,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave: the weights to deploy, and its record."""
+    """What a training gave.
+
+    Attributes:
+        weights: to deploy.
+        epoch: at the end of which the network had them, counted from 1.
+        best_mre_px: least validation error, or None without validation.
+        history: one row a validation.
+        images: views trained on.
+        seconds: time in training steps.
+    """
 
     weights: dict[str, Tensor]
-    best_epoch: int
+    epoch: int
     best_mre_px: float | None
     history: list[dict[str, float]]
     images: int
@@ -337,10 +346,10 @@ class Trainer:
 
     def _result(self) -> Trained:
         progress = self.progress
-        weights = read_checkpoint(self._best)[0] if progress.best_epoch >= 0 else self._deployable()
+        chosen = self.plan.train.select == "best" and progress.best_epoch >= 0
         return Trained(
-            weights=weights,
-            best_epoch=progress.best_epoch if progress.best_epoch >= 0 else progress.epoch,
+            weights=read_checkpoint(self._best)[0] if chosen else self._deployable(),
+            epoch=progress.best_epoch if chosen else progress.epoch,
             best_mre_px=progress.best_mre_px if progress.best_epoch >= 0 else None,
             history=progress.history,
             images=progress.step * min(self.plan.train.batch_size, len(self.source)),

@@ -6,15 +6,13 @@ A recipe lists only what differs from the plan.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from bregma.config import Loc, validate
 from bregma.data.fingerprint import LONG_SIDE, Fingerprint
+from bregma.hardware import Hardware, detect_hardware
 from bregma.schema import LandmarkSchema
 from bregma.training.settings import Plan
 
@@ -22,21 +20,6 @@ PIXELS_CPU = 256 * 256
 PIXELS_GPU = 512 * 512
 VIEWS = 16_000
 """Training images shown, counting every augmented view: where accuracy on small sets levels off (docs/planning.md)."""
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What the training will run on.
-
-    Attributes:
-        accelerator: ``cpu``, ``cuda`` or ``mps``.
-        cores: processor cores that may be used.
-        fast_bf16: whether bfloat16 arithmetic is done in hardware.
-    """
-
-    accelerator: str
-    cores: int
-    fast_bf16: bool
 
 
 @dataclass(frozen=True)
@@ -50,19 +33,6 @@ class Planned:
         """Return setting to ``{value, reason}``, for printing, storing and reports."""
         flat = flatten(self.plan.to_dict())
         return {name: {"value": value, "reason": self.reasons.get(name, "default")} for name, value in flat.items()}
-
-
-def detect_hardware(accelerator: str = "auto") -> Hardware:
-    """Look at this machine; ``accelerator`` other than ``auto`` is taken as told."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    if accelerator == "auto":
-        mps = torch.backends.mps.is_available()
-        accelerator = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if accelerator == "cuda":
-        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    else:
-        fast = accelerator == "cpu" and _cpu_has_bf16()
-    return Hardware(accelerator, cores, fast)
 
 
 def make_plan(
@@ -263,8 +233,3 @@ def _place(data: dict[str, Any], name: str, value: Any) -> None:
     for parent in parents:
         data = data.setdefault(parent, {})
     data[last] = value
-
-
-def _cpu_has_bf16() -> bool:
-    capability = torch.backends.cpu.get_cpu_capability()
-    return "AVX512" in capability and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

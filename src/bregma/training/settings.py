@@ -49,6 +49,9 @@ class TrainConfig(Config):
     """Decay a step of the averaged weights that are validated and kept; 0 keeps the last weights."""
     validate_every: int = Field(default=1, ge=1)
     """Epochs between validations; the last epoch is always validated."""
+    select: Literal["best", "last"] = "best"
+    """Which weights to deploy: those of the least validation MRE, or the last ones. Choose ``last`` where the
+    validation part is also the part that is reported, so that it stays unseen."""
     early_stop: int = Field(default=0, ge=0)
     """Validations without a new best MRE before training stops; 0 never stops early."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

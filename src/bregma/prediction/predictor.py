@@ -1,0 +1,154 @@
+"""Trained bundles applied to images: test-time views, ensembles, and failures that are reported instead of raised."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from bregma import geometry
+from bregma.bundle import Bundle
+from bregma.config import Config
+from bregma.data.augment import NO_CHANGE, Geometric
+from bregma.data.loader import SampleSource
+from bregma.errors import BregmaError, BundleError
+from bregma.hardware import autocast_dtype, detect_hardware
+from bregma.inference import memory_format, predict_source
+from bregma.schema import LandmarkSchema
+from bregma.types import ArrayImage, Case, Prediction
+
+CHUNK = 32
+"""Cases whose pixels are held at once."""
+
+
+class PredictConfig(Config):
+    """How bundles are applied."""
+
+    rotations_deg: tuple[float, ...] = ()
+    """Further views, turned by these angles."""
+    zooms: tuple[float, ...] = ()
+    """Further views, zoomed by these factors."""
+    flip: bool = False
+    """A further mirrored copy of every view, where the schema allows flips."""
+    batch_size: int = Field(default=8, ge=1)
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be predicted."""
+
+    case_id: str
+    reason: str
+
+
+class Predictor:
+    """Applies one bundle, or the average of several, to cases.
+
+    Args:
+        bundles: of one schema; more than one makes an ensemble.
+        config: test-time views and device.
+
+    Raises:
+        BundleError: no bundle, or bundles of different schemas.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], config: PredictConfig | None = None) -> None:
+        if not bundles:
+            raise BundleError("there is no bundle to predict with")
+        if any(bundle.schema != bundles[0].schema for bundle in bundles):
+            names = ", ".join(f"{b.name} ({b.schema.name})" for b in bundles)
+            raise BundleError("bundles of different schemas cannot be averaged", got=names)
+        self.config = config or PredictConfig()
+        self.bundles = tuple(bundles)
+        self.schema = bundles[0].schema
+        hardware = detect_hardware(self.config.accelerator)
+        self.device = torch.device(hardware.accelerator)
+        self.dtype = autocast_dtype(hardware)
+        for bundle in bundles:
+            bundle.network.to(self.device)
+            bundle.network.to(memory_format=memory_format(self.device))  # type: ignore[call-overload]
+
+    def predict(self, cases: Iterable[Case]) -> Iterator[Prediction | Failure]:
+        """Yield a prediction, or the reason why there is none, for every case in order."""
+        remaining = iter(cases)
+        while chunk := list(itertools.islice(remaining, CHUNK)):
+            yield from self._chunk(chunk)
+
+    def _chunk(self, cases: Sequence[Case]) -> Iterator[Prediction | Failure]:
+        results: dict[str, Prediction | Failure] = {}
+        readable = []
+        for case in cases:
+            # One at a time, so that a bad file costs only itself; what was read is kept for the networks.
+            try:
+                pixels = ArrayImage(case.image.load(), case.image.path)
+                readable.append(replace(case, image=pixels))
+            except BregmaError as error:
+                results[case.id] = Failure(case.id, str(error))
+        for prediction in self._average(readable):
+            results[prediction.case_id] = prediction
+        return (results[case.id] for case in cases)
+
+    def _average(self, cases: Sequence[Case]) -> Iterator[Prediction]:
+        if not cases:
+            return iter(())
+        answers = [list(views) for bundle in self.bundles for views in self._views(bundle, cases)]
+        return (mixture(list(parts)) for parts in zip(*answers, strict=True))
+
+    def _views(self, bundle: Bundle, cases: Sequence[Case]) -> Iterator[Iterator[Prediction]]:
+        source = SampleSource(cases, self.schema, bundle.config.preprocess)
+        for view in test_views(self.config, self.schema, bundle.config.preprocess.size):
+            predictions = predict_source(
+                bundle.network,
+                bundle.codec,
+                source.seen_through(view),
+                device=self.device,
+                dtype=self.dtype,
+                batch_size=self.config.batch_size,
+                model="+".join(b.name for b in self.bundles),
+            )
+            yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions
+
+
+def test_views(config: PredictConfig, schema: LandmarkSchema, size: tuple[int, int]) -> tuple[Geometric, ...]:
+    """Return the changes of geometry under which every image is seen; the unchanged view comes first."""
+    centre = ((size[1] - 1) / 2, (size[0] - 1) / 2)
+    views = [NO_CHANGE]
+    views += [Geometric(geometry.rotate(angle, about=centre), False, None) for angle in config.rotations_deg]
+    views += [Geometric(geometry.scale(zoom, about=centre), False, None) for zoom in config.zooms]
+    if config.flip and schema.flip != "never":
+        mirror = geometry.flip_horizontal(size[1])
+        views += [Geometric(geometry.compose(mirror, view.matrix), True, None) for view in views]
+    return tuple(views)
+
+
+def unflip(prediction: Prediction, schema: LandmarkSchema) -> Prediction:
+    """Give landmarks seen in a mirrored image their own names back."""
+    order = list(schema.flip_permutation)
+    return replace(
+        prediction,
+        mean=prediction.mean[order],
+        cov=prediction.cov[order],
+        presence=prediction.presence[order],
+    )
+
+
+def mixture(parts: Sequence[Prediction]) -> Prediction:
+    """Return the mean and covariance of an equal mixture: the parts' own spread plus their disagreement."""
+    if len(parts) == 1:
+        return parts[0]
+    means = np.stack([part.mean for part in parts])
+    mean = means.mean(axis=0)
+    away = means - mean
+    between = np.einsum("vni,vnj->nij", away, away) / len(parts)
+    return replace(
+        parts[0],
+        mean=mean,
+        cov=np.stack([part.cov for part in parts]).mean(axis=0) + between,
+        presence=np.stack([part.presence for part in parts]).mean(axis=0),
+    )

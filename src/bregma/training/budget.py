@@ -1,0 +1,48 @@
+"""How many epochs fit into a wall-clock budget, from a few measured steps."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bregma.data.loader import batches, epoch_order
+from bregma.schema import LandmarkSchema
+from bregma.training.loop import Trainer
+from bregma.training.plan import Planned
+from bregma.training.settings import Plan
+from bregma.types import Case
+
+_WARM, _TIMED = 3, 8
+_RESERVE = 0.92  # Validation, checkpoints and a machine that is busier later.
+
+
+def seconds_per_step(plan: Plan, schema: LandmarkSchema, cases: Sequence[Case]) -> float:
+    """Measure a training step on a throw-away network, data loading included."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(plan, schema, cases, (), Path(folder))
+        order = []
+        for epoch in range(_WARM + _TIMED):
+            order += epoch_order(len(cases), plan.train.batch_size, seed=plan.train.seed, epoch=epoch)
+            if len(order) >= _WARM + _TIMED:
+                break
+        trainer.network.train()
+        start = 0.0
+        for number, batch in enumerate(batches(trainer.source, order[: _WARM + _TIMED], workers=plan.train.workers)):
+            if number == _WARM:
+                start = time.monotonic()
+            trainer.step(batch)
+        return (time.monotonic() - start) / (min(len(order), _WARM + _TIMED) - _WARM)
+
+
+def fit_to_budget(planned: Planned, schema: LandmarkSchema, cases: Sequence[Case], minutes: float) -> Planned:
+    """Return the plan with the number of epochs that fit into ``minutes``, at least one."""
+    seconds = seconds_per_step(planned.plan, schema, cases)
+    settings = planned.plan.train
+    steps = len(epoch_order(len(cases), settings.batch_size, seed=settings.seed, epoch=0))
+    epochs = max(1, int(minutes * 60 * _RESERVE / (seconds * steps)))
+    changes = {"epochs": epochs, "validate_every": max(1, min(settings.validate_every, epochs))}
+    plan = planned.plan.model_copy(update={"train": settings.model_copy(update=changes)})
+    reason = f"{minutes:g} minutes at {seconds:.3f} s a step of {settings.batch_size}, {steps} steps an epoch"
+    return Planned(plan, {**planned.reasons, "train.epochs": reason})

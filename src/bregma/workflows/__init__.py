@@ -1,0 +1,52 @@
+"""The commands as functions: each takes paths or values of the core types, and writes files that the next one reads."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bregma.workflows.data import Inspection, convert, inspect, phantom
+    from bregma.workflows.demo import demo
+    from bregma.workflows.evaluation import compare, evaluate
+    from bregma.workflows.loading import DataOptions
+    from bregma.workflows.prediction import PredictResult, measure, predict
+    from bregma.workflows.training import TrainResult, train
+
+_HOMES = {
+    "DataOptions": "loading",
+    "Inspection": "data",
+    "PredictResult": "prediction",
+    "TrainResult": "training",
+    "compare": "evaluation",
+    "convert": "data",
+    "demo": "demo",
+    "evaluate": "evaluation",
+    "inspect": "data",
+    "measure": "prediction",
+    "phantom": "data",
+    "predict": "prediction",
+    "train": "training",
+}
+
+__all__ = [
+    "DataOptions",
+    "Inspection",
+    "PredictResult",
+    "TrainResult",
+    "compare",
+    "convert",
+    "demo",
+    "evaluate",
+    "inspect",
+    "measure",
+    "phantom",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,179 @@
+"""``inspect``, ``convert`` and ``phantom``: looking at data, changing its format, making it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bregma.data.audit import Finding, find_problems
+from bregma.data.fingerprint import Fingerprint, fingerprint
+from bregma.datasets import write_dataset
+from bregma.errors import BregmaError
+from bregma.files import write_json, write_text
+from bregma.phantoms import make_phantoms
+from bregma.phantoms.base import Difficulty
+from bregma.report import contact_sheet, draw_overlay, save_png
+from bregma.types import Case, Dataset
+from bregma.workflows.loading import DataOptions, load_data
+from bregma.workflows.track import Track, untracked
+
+SHEET_IMAGES = 24
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What looking at a dataset gave.
+
+    Attributes:
+        dataset: as it was read.
+        fingerprint: the dataset in numbers.
+        findings: what looks wrong, worst first.
+        sheet: the contact sheet, or None where nothing was written.
+    """
+
+    dataset: Dataset
+    fingerprint: Fingerprint
+    findings: tuple[Finding, ...]
+    sheet: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "fingerprint": self.fingerprint.to_dict(),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "sheet": None if self.sheet is None else str(self.sheet),
+        }
+
+
+def inspect(
+    data: str | Path | Dataset,
+    *,
+    out: str | Path | None = None,
+    options: DataOptions | None = None,
+    images: int = SHEET_IMAGES,
+    track: Track = untracked,
+) -> Inspection:
+    """Describe a dataset, list what looks wrong, and draw a contact sheet of its labels.
+
+    Args:
+        data: a labelled dataset, or its folder or label file.
+        out: a folder for ``fingerprint.json``, ``findings.csv``, ``findings.json`` and ``contact_sheet.png``.
+        options: how to read ``data``.
+        images: tiles of the sheet: cases with findings first, then an even sample of the rest.
+        track: wraps the iteration over the tiles.
+
+    Raises:
+        LabelError: the labels cannot be read.
+        RunError: ``out`` cannot be written.
+    """
+    dataset = load_data(data, options)
+    findings = find_problems(dataset)
+    found = fingerprint(_readable(dataset, findings))
+    sheet = None
+    if out is not None:
+        folder = Path(out)
+        write_json(folder / "fingerprint.json", found.to_dict())
+        write_json(folder / "findings.json", [finding.to_dict() for finding in findings])
+        write_text(folder / "findings.csv", _findings_csv(findings))
+        tiles = list(track(_tiles(dataset, findings, images), min(images, len(dataset)), "draw"))
+        sheet = save_png(folder / "contact_sheet.png", contact_sheet(tiles, columns=6))
+    return Inspection(dataset, found, findings, sheet)
+
+
+def convert(
+    data: str | Path | Dataset,
+    out: str | Path,
+    format: str,
+    *,
+    options: DataOptions | None = None,
+    overwrite: bool = False,
+) -> tuple[Path, Dataset]:
+    """Write a dataset's labels in another format; returns what was written and what was read.
+
+    Raises:
+        ConfigError: an unknown format.
+        LabelError: the labels cannot be read.
+        RunError: the folder holds something already, or cannot be written.
+    """
+    dataset = load_data(data, options)
+    return write_dataset(dataset, out, format, overwrite=overwrite), dataset
+
+
+def phantom(
+    name: str,
+    out: str | Path,
+    *,
+    count: int = 16,
+    seed: int = 0,
+    size: int | None = None,
+    difficulty: Difficulty | None = None,
+    images_per_subject: int = 1,
+    sheet_only: bool = False,
+) -> Dataset:
+    """Make simulated images with exact truth; writes images, ``dataset.json`` and a contact sheet.
+
+    Args:
+        name: a row of ``PHANTOMS``.
+        out: the folder to write.
+        count: number of images.
+        seed: different seeds share no subject.
+        size: rows and columns.
+        difficulty: easy, medium or hard.
+        images_per_subject: images that show one subject.
+        sheet_only: write the contact sheet alone.
+
+    Raises:
+        ConfigError: an unknown phantom or setting.
+        RunError: the folder holds something already, or cannot be written.
+    """
+    dataset = make_phantoms(
+        name, count, seed=seed, size=size, difficulty=difficulty, images_per_subject=images_per_subject
+    )
+    if not sheet_only:
+        write_dataset(dataset, out, "bregma_json")
+    tiles = list(_tiles(dataset, (), SHEET_IMAGES))
+    save_png(Path(out) / "contact_sheet.png", contact_sheet(tiles, columns=6))
+    return dataset
+
+
+def _readable(dataset: Dataset, findings: Sequence[Finding]) -> Dataset:
+    broken = {finding.case_id for finding in findings if finding.kind == "unreadable_image"}
+    kept = tuple(case for case in dataset if case.id not in broken)
+    return Dataset(dataset.name, dataset.schema, kept)
+
+
+def _tiles(dataset: Dataset, findings: Sequence[Finding], most: int) -> Iterator[tuple[Any, str]]:
+    reasons: dict[str, str] = {}
+    for finding in findings:
+        if finding.case_id is not None:
+            reasons.setdefault(finding.case_id, finding.kind.replace("_", " "))
+    suspects = [case for case in dataset if case.id in reasons][: most // 2]
+    rest = [case for case in dataset if case.id not in reasons]
+    sample = [rest[i] for i in np.linspace(0, len(rest) - 1, most - len(suspects)).astype(int)] if rest else []
+    chosen = {case.id: case for case in (*suspects, *sample)}
+    for case in chosen.values():
+        yield _tile(dataset, case, reasons.get(case.id))
+
+
+def _tile(dataset: Dataset, case: Case, reason: str | None) -> tuple[Any, str]:
+    caption = case.id if reason is None else f"{case.id}: {reason}"
+    try:
+        image = case.image.load()
+    except BregmaError:
+        image = np.zeros(case.frame.shape, dtype=np.uint8)
+    return draw_overlay(image, schema=dataset.schema, truth=case.landmarks, size=420, legend=False), caption
+
+
+def _findings_csv(findings: Sequence[Finding]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["severity", "kind", "case", "landmark", "score", "sentence"])
+    for f in findings:
+        writer.writerow([f.severity, f.kind, f.case_id or "", f.landmark or "", f"{f.score:.6g}", f.sentence])
+    return text.getvalue()

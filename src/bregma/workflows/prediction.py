@@ -1,0 +1,181 @@
+"""``predict`` and ``measure``: images without labels to landmarks, landmarks to measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bregma.bundle import load_bundle
+from bregma.datasets import read_dataset
+from bregma.errors import RunError
+from bregma.files import write_json
+from bregma.measure import measure_landmarks, measure_prediction
+from bregma.prediction.predictor import Failure, PredictConfig, Predictor
+from bregma.report import (
+    PredictedCase,
+    read_predictions,
+    write_measurements_csv,
+    write_measurements_json,
+    write_prediction_report,
+    write_predictions,
+    write_predictions_csv,
+)
+from bregma.schema import LandmarkSchema, load_schema
+from bregma.types import Case, Measurement, Prediction
+from bregma.workflows.loading import DataOptions, load_images
+from bregma.workflows.track import Track, untracked
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What a batch prediction gave.
+
+    Attributes:
+        out: the folder with ``predictions.jsonl``, tables and ``report.html``.
+        predictions: in the order of the files.
+        measurements: of each prediction.
+        failures: files that could not be used, with the reason.
+    """
+
+    out: Path
+    predictions: tuple[Prediction, ...]
+    measurements: tuple[tuple[Measurement, ...], ...]
+    failures: tuple[Failure, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "out": str(self.out),
+            "predicted": [p.case_id for p in self.predictions],
+            "failed": {failure.case_id: failure.reason for failure in self.failures},
+        }
+
+
+def predict(
+    models: Sequence[str | Path],
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    spacing: tuple[float, float] | None = None,
+    config: PredictConfig | None = None,
+    track: Track = untracked,
+) -> PredictResult:
+    """Find landmarks on images without labels, measure them, and write tables and a report.
+
+    A file that cannot be used is listed in the result and in ``failures.json``; the others go on.
+
+    Args:
+        models: one bundle or run folder, or several for an ensemble.
+        inputs: image files and folders.
+        out: the folder to write; must be new or empty.
+        spacing: millimetres per pixel along x and y, where the user knows better than the files.
+        config: test-time views and device.
+        track: wraps the iteration over images.
+
+    Raises:
+        BundleError: a model cannot be loaded.
+        ImageError: there is no image at all.
+        RunError: ``out`` is in use or cannot be written.
+    """
+    folder = new_folder(out)
+    predictor = Predictor([load_bundle(model) for model in models], config)
+    cases, failures = load_images(inputs, spacing=spacing)
+    answers = list(track(predictor.predict(cases), len(cases), "predict"))
+    failures += [answer for answer in answers if isinstance(answer, Failure)]
+    predictions = tuple(answer for answer in answers if isinstance(answer, Prediction))
+    measured = tuple(measure_prediction(predictor.schema, prediction) for prediction in predictions)
+    write_predictions(folder / "predictions.jsonl", predictions, schema=predictor.schema)
+    write_predictions_csv(folder / "predictions.csv", predictions, predictor.schema)
+    write_measurement_tables(folder, predictions, measured)
+    write_json(folder / "schema.json", predictor.schema.to_dict())
+    write_json(folder / "failures.json", {failure.case_id: failure.reason for failure in failures})
+    _write_report(folder, predictor.schema, cases, predictions, measured, failures)
+    return PredictResult(folder, predictions, measured, tuple(failures))
+
+
+def measure(
+    source: str | Path,
+    *,
+    schema: str | Path | None = None,
+    out: str | Path | None = None,
+    options: DataOptions | None = None,
+) -> dict[str, tuple[Measurement, ...]]:
+    """Measure predictions, or the labels of a dataset, without running a network.
+
+    Args:
+        source: a ``predictions.jsonl`` (or the folder that holds it), or a labelled dataset.
+        schema: the anatomy; by default that of the predictions or labels.
+        out: a folder for ``measurements.csv`` and ``measurements.json``; None writes nothing.
+        options: how to read a dataset.
+
+    Raises:
+        InputError, LabelError, SchemaError: the source cannot be read or does not fit the schema.
+    """
+    path = Path(source)
+    file = path / "predictions.jsonl" if path.is_dir() else path
+    if file.suffix == ".jsonl" and file.is_file():
+        anatomy = _schema_beside(file, schema)
+        measured = {p.case_id: measure_prediction(anatomy, p) for p in read_predictions(file)}
+    else:
+        options = options or DataOptions()
+        dataset = read_dataset(path, format=options.format, schema=schema or options.schema, images=options.images)
+        measured = {
+            case.id: measure_landmarks(dataset.schema, case.landmarks, case.frame)
+            for case in dataset
+            if case.landmarks is not None
+        }
+    if out is not None:
+        write_measurements_csv(Path(out) / "measurements.csv", measured.items())
+        write_measurements_json(Path(out) / "measurements.json", measured.items())
+    return measured
+
+
+def write_measurement_tables(
+    folder: Path, predictions: Sequence[Prediction], measured: Sequence[tuple[Measurement, ...]]
+) -> None:
+    """Write ``measurements.csv`` and ``measurements.json``."""
+    rows = [(prediction.case_id, found) for prediction, found in zip(predictions, measured, strict=True)]
+    write_measurements_csv(folder / "measurements.csv", rows)
+    write_measurements_json(folder / "measurements.json", rows)
+
+
+def new_folder(out: str | Path) -> Path:
+    """Return a folder to write, which must not hold anything yet.
+
+    Raises:
+        RunError: it does, or is a file.
+    """
+    folder = Path(out)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise RunError("exists already and is not overwritten", where=folder, fix="choose another --out, or remove it")
+    return folder
+
+
+def _schema_beside(file: Path, schema: str | Path | None) -> LandmarkSchema:
+    if schema is not None:
+        return load_schema(schema)
+    beside = file.parent / "schema.json"
+    if not beside.is_file():
+        raise RunError("the predictions' schema is not known", where=file, fix="give it with --schema")
+    # JSON is YAML, so the loader that names lines serves for both.
+    from bregma.config import read_yaml
+    from bregma.schema import schema_from_dict
+
+    data, lines = read_yaml(beside)
+    return schema_from_dict(data, where=str(beside), lines=lines)
+
+
+def _write_report(
+    folder: Path,
+    schema: LandmarkSchema,
+    cases: Iterable[Case],
+    predictions: Sequence[Prediction],
+    measured: Sequence[tuple[Measurement, ...]],
+    failures: Sequence[Failure],
+) -> None:
+    images = {case.id: case.image for case in cases}
+    items = [PredictedCase(images[p.case_id], p, found) for p, found in zip(predictions, measured, strict=True)]
+    notes = [f"{failure.case_id} could not be used: {failure.reason}" for failure in failures]
+    write_prediction_report(folder / "report.html", schema, items, notes=notes)

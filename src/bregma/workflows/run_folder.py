@@ -1,0 +1,187 @@
+"""The folder of one training and the files in it.
+
+run/
+recipe.yaml       the settings a person wrote
+plan.json         every resolved setting with its reason
+schema.json  split.json  provenance.json
+history.csv  curves.png  tensorboard/  checkpoint/
+bundle/           the trained model
+evaluation/PART/  metrics.json, cases.csv, points.csv, ...
+report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bregma import __version__
+from bregma.config import save_yaml, validate
+from bregma.data.split import Split
+from bregma.errors import RunError
+from bregma.files import read_json, sha256_file, write_json
+from bregma.hardware import detect_hardware
+from bregma.recipe import Recipe
+from bregma.schema import LandmarkSchema, schema_from_dict
+from bregma.training.plan import Planned, flatten
+from bregma.training.settings import Plan
+from bregma.types import Case, Dataset
+
+_PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scipy", "opencv-python-headless", "pydicom", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths within a run folder."""
+
+    root: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The trained model."""
+        return self.root / "bundle"
+
+    @property
+    def report(self) -> Path:
+        """The report of the evaluation that ended the training."""
+        return self.root / "report.html"
+
+    @property
+    def history(self) -> Path:
+        """One row a validation."""
+        return self.root / "history.csv"
+
+    def evaluation(self, part: str) -> Path:
+        """Where the evaluation on a part of the split lies."""
+        return self.root / "evaluation" / part
+
+    def exists(self) -> bool:
+        """Tell whether a training was begun here."""
+        return (self.root / "plan.json").is_file()
+
+    def check_new(self) -> None:
+        """Refuse a folder that holds anything already.
+
+        Raises:
+            RunError: the folder is not empty, or is a file.
+        """
+        if self.root.is_file() or (self.root.is_dir() and any(self.root.iterdir())):
+            raise RunError(
+                "exists already and is not overwritten",
+                where=self.root,
+                fix="choose another --out, continue it with --resume, or remove it",
+            )
+
+    def write_settings(self, recipe: Recipe, planned: Planned, schema: LandmarkSchema, split: Split) -> None:
+        """Write all that is known before training."""
+        save_yaml(self.root / "recipe.yaml", recipe.model_dump(mode="json", exclude_unset=True))
+        write_json(self.root / "plan.json", {"plan": planned.plan.to_dict(), "rows": planned.rows()})
+        write_json(self.root / "schema.json", schema.to_dict())
+        write_json(self.root / "split.json", split.to_dict())
+
+    def read_plan(self) -> Planned:
+        """Read the plan of a run begun before.
+
+        Raises:
+            RunError: there is none, or it is not readable.
+        """
+        path = self.root / "plan.json"
+        if not path.is_file():
+            raise RunError("holds no run", where=self.root, fix="start the training without --resume")
+        data = read_json(path)
+        try:
+            plan = validate(Plan, data["plan"], where=str(path), error=RunError)
+            rows = {str(name): str(row["reason"]) for name, row in data["rows"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError("is not a plan as Bregma writes it", where=path) from error
+        return Planned(plan, rows)
+
+    def read_split(self) -> Split:
+        """Read the split of a run begun before."""
+        path = self.root / "split.json"
+        return validate(Split, read_json(path), where=str(path), error=RunError)
+
+    def read_schema(self) -> LandmarkSchema:
+        """Read the schema of a run begun before."""
+        path = self.root / "schema.json"
+        return schema_from_dict(read_json(path), where=str(path))
+
+
+def provenance(dataset: Dataset, split: Split, command: str, plan: Plan) -> dict[str, Any]:
+    """Return where a run comes from: versions, machine, data and its hashes, seed and command."""
+    hardware = detect_hardware(plan.train.accelerator)
+    return {
+        "bregma": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "accelerator": hardware.accelerator,
+            "cores": hardware.cores,
+        },
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": plan.train.seed,
+        "data": {
+            "name": dataset.name,
+            "images": len(dataset),
+            "subjects": len(dataset.subjects),
+            "license": dataset.license,
+            "citation": dataset.citation,
+            "split": {part: len(ids) for part, ids in split.parts.items()},
+            "sha256": {part: data_hash(split.cases(dataset, part)) for part in split.parts},
+        },
+    }
+
+
+def data_hash(cases: tuple[Case, ...]) -> str:
+    """Return a hash of the cases' ids, labels and image bytes, whatever their order or place on disk."""
+    parts = sorted(_case_hash(case) for case in cases)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def command_line() -> str:
+    """Return the command that was typed, with the program's own name for its path."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def check_same_data(stored: Mapping[str, Any], dataset: Dataset, split: Split, where: Path) -> None:
+    """Refuse to resume a training on data that have changed.
+
+    Raises:
+        RunError: names the part that differs.
+    """
+    for part, expected in stored["data"]["sha256"].items():
+        if data_hash(split.cases(dataset, part)) != expected:
+            raise RunError(
+                f"the '{part}' images or labels are not those that the run was started with",
+                where=where,
+                fix="give the same data, or start a new run",
+            )
+
+
+def _case_hash(case: Case) -> str:
+    digest = hashlib.sha256(f"{case.id}\0{case.subject}\0{case.frame}".encode())
+    if case.landmarks is not None:
+        digest.update(case.landmarks.points.tobytes())
+        digest.update(case.landmarks.status.tobytes())
+    path = case.image.path
+    digest.update(sha256_file(path).encode() if path else case.image.load().tobytes())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+__all__ = ["RunFolder", "check_same_data", "command_line", "data_hash", "flatten", "provenance"]

@@ -1,0 +1,214 @@
+"""``train``: from a folder of labelled images to a run folder with a bundle, an evaluation and a report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bregma.bundle import save_bundle
+from bregma.data.fingerprint import fingerprint
+from bregma.data.split import Split
+from bregma.errors import LabelError, RunError, SplitError
+from bregma.files import atomic_path, read_json, write_json
+from bregma.recipe import LoadedRecipe, load_recipe
+from bregma.report.figures import learning_curves
+from bregma.results import Evaluation
+from bregma.schema import LandmarkSchema
+from bregma.training.budget import fit_to_budget
+from bregma.training.loop import Observer, Trained, Trainer
+from bregma.training.plan import Planned, make_plan
+from bregma.types import Case, Dataset
+from bregma.workflows.evaluation import evaluate_bundle
+from bregma.workflows.loading import DataOptions, load_data
+from bregma.workflows.run_folder import RunFolder, check_same_data, command_line, provenance
+from bregma.workflows.track import Track, untracked
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind.
+
+    Attributes:
+        run: the run folder.
+        bundle: the trained model.
+        report: the HTML report, or None where there was nothing to evaluate on.
+        evaluation: the evaluation behind it.
+        epoch: the epoch whose weights were kept.
+        images: views trained on.
+        seconds: time in training steps.
+    """
+
+    run: Path
+    bundle: Path
+    report: Path | None
+    evaluation: Evaluation | None
+    epoch: int
+    images: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        metrics = {} if self.evaluation is None else {k: v.to_dict() for k, v in self.evaluation.metrics.items()}
+        return {
+            "run": str(self.run),
+            "bundle": str(self.bundle),
+            "report": None if self.report is None else str(self.report),
+            "epoch": self.epoch,
+            "images": self.images,
+            "seconds": self.seconds,
+            "metrics": metrics,
+        }
+
+
+def train(
+    data: str | Path | Dataset,
+    out: str | Path,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    options: DataOptions | None = None,
+    minutes: float | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    track: Track = untracked,
+) -> TrainResult:
+    """Plan and train a model, then evaluate it on the part of the split that it has not learned from.
+
+    Args:
+        data: a labelled dataset, or its folder or label file.
+        out: the run folder; must be new or empty, unless ``resume``.
+        recipe: name of a shipped recipe, or a YAML file; None trains by the plan alone.
+        overrides: single settings, ``a.b=value``, over the recipe.
+        options: how to read ``data``.
+        minutes: wall-clock budget of the training steps, over the recipe's.
+        resume: continue an interrupted run to the result that it would have had.
+        observer: hears of progress.
+        track: wraps long iterations, e.g. in a progress bar.
+
+    Raises:
+        RunError: ``out`` is in use, cannot be written, or holds a run with other data.
+        ConfigError, LabelError, SplitError: the recipe, the labels or the split are not valid.
+    """
+    folder = RunFolder(Path(out))
+    dataset = load_data(data, options)
+    loaded = load_recipe(recipe, overrides)
+    if resume and folder.exists():
+        planned, split, schema = _continue(folder, dataset)
+    else:
+        folder.check_new()
+        planned, split, schema = _begin(folder, dataset, loaded, minutes)
+    parts = _labelled_parts(dataset, split)
+    trainer = Trainer(planned.plan, schema, parts["train"], parts.get("val", ()), folder.root, observer)
+    trained = trainer.fit(resume=resume)
+    return _finish(folder, dataset, loaded, planned, split, trained, track)
+
+
+def _begin(
+    folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe, minutes: float | None
+) -> tuple[Planned, Split, LandmarkSchema]:
+    split = loaded.recipe.split.apply(dataset)
+    parts = _labelled_parts(dataset, split)
+    learnt = Dataset(dataset.name, dataset.schema, parts["train"])
+    planned = make_plan(
+        fingerprint(learnt),
+        dataset.schema,
+        len(parts["train"]),
+        recipe=loaded.recipe.plan_part(),
+        where=loaded.where,
+        lines=loaded.lines,
+    )
+    budget = minutes if minutes is not None else loaded.recipe.minutes
+    if budget is not None:
+        planned = fit_to_budget(planned, dataset.schema, parts["train"], budget)
+    write_json(folder.root / "provenance.json", provenance(dataset, split, command_line(), planned.plan))
+    folder.write_settings(loaded.recipe, planned, dataset.schema, split)
+    return planned, split, dataset.schema
+
+
+def _continue(folder: RunFolder, dataset: Dataset) -> tuple[Planned, Split, LandmarkSchema]:
+    split = folder.read_split()
+    schema = folder.read_schema()
+    if schema != dataset.schema:
+        raise RunError(
+            "the data are of another schema than the run",
+            where=folder.root,
+            expected=schema.name,
+            got=dataset.schema.name,
+        )
+    check_same_data(read_json(folder.root / "provenance.json"), dataset, split, folder.root)
+    return folder.read_plan(), split, schema
+
+
+def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...]]:
+    parts = {
+        part: tuple(c for c in split.cases(dataset, part) if c.landmarks is not None and c.landmarks.labelled.any())
+        for part in split.parts
+    }
+    if "train" not in parts:
+        raise SplitError("there is no part to train on", where=dataset.name, expected="a part called 'train'")
+    if not parts["train"]:
+        raise LabelError("none of the training images has a label", where=dataset.name)
+    return parts
+
+
+def _finish(
+    folder: RunFolder,
+    dataset: Dataset,
+    loaded: LoadedRecipe,
+    planned: Planned,
+    split: Split,
+    trained: Trained,
+    track: Track,
+) -> TrainResult:
+    about = read_json(folder.root / "provenance.json")
+    about["training"] = {"epoch": trained.epoch, "images": trained.images, "seconds": round(trained.seconds, 1)}
+    if trained.history:
+        with atomic_path(folder.root / "curves.png") as temporary:
+            temporary.write_bytes(learning_curves(trained.history, format="png"))
+    save_bundle(
+        folder.bundle,
+        name=folder.root.resolve().name,
+        schema=dataset.schema,
+        config=planned.plan.model,
+        weights=trained.weights,
+        provenance=about,
+    )
+    part = next((name for name in ("test", "val") if split.parts.get(name)), None)
+    evaluation = None
+    if part is not None:
+        evaluation = evaluate_bundle(
+            folder.root,
+            split.cases(dataset, part),
+            out=folder.evaluation(part),
+            report=folder.report,
+            name=f"{folder.root.resolve().name}, {dataset.name} {part}",
+            settings=loaded.recipe.evaluate,
+            predict=loaded.recipe.predict,
+            notes=selection_notes(planned, part, trained),
+            track=track,
+        )
+    return TrainResult(
+        run=folder.root,
+        bundle=folder.bundle,
+        report=folder.report if part else None,
+        evaluation=evaluation,
+        epoch=trained.epoch,
+        images=trained.images,
+        seconds=trained.seconds,
+    )
+
+
+def selection_notes(planned: Planned, part: str, trained: Trained) -> tuple[str, ...]:
+    """Say where the figures are optimistic because the evaluated images chose the weights."""
+    chose = planned.plan.train.select == "best" or planned.plan.train.early_stop
+    if part == "val" and chose and trained.best_mre_px is not None:
+        return (
+            "These images also chose the best weights, so the figures are somewhat optimistic; "
+            "keep a test part apart for figures to publish.",
+        )
+    return ()
