@@ -13,15 +13,16 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 from bregma.errors import ImageError
 from bregma.io.dicom_header import PYDICOM_FAULTS, frame_count, integer, text, transfer_syntax
 from bregma.io.dicom_tags import PIXELS
 from bregma.io.jpeg_stream import check_jpeg
 
-PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")
-"""pydicom's decoders in order of preference."""
+PLUGINS = ("pydicom", "pyjpegls", "pylibjpeg", "pillow")
+"""pydicom's decoders in order of preference; those that fail most cleanly on damaged data come first. Only for JPEG
+2000 is a second one tried, since each covers another part of it."""
 
 GDCM_ONLY = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 """What nothing else decodes. GDCM ends the process on some damaged streams, so it is used for no other syntax, and for
@@ -87,7 +88,7 @@ def _plugins(path: Path, syntax: UID) -> tuple[str, ...]:
             got=f"{syntax} ({syntax.name})",
             fix="pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle pyjpegls python-gdcm",
         )
-    return found
+    return found if syntax in JPEG2000TransferSyntaxes else found[:1]
 
 
 def _decode(dataset: Dataset, index: int, count: int, plugins: tuple[str, ...]) -> NDArray[Any]:

@@ -33,7 +33,7 @@ from bregma.io.shared import (
     windowed,
 )
 
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _GREY_MODES = {"L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _TIFF_PHOTOMETRIC, _TIFF_BITS, _TIFF_WHITE_IS_ZERO = 262, 258, 0
 _FAULTS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, MemoryError)
