@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,3 +173,9 @@ def test_the_package_stays_light() -> None:
 
     code = "import sys, bregma.datasets; print([m for m in ('numpy', 'cv2', 'pydantic') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_coco_writes_the_edges_as_its_skeleton(dataset: Dataset, tmp_path: Path) -> None:
+    path = write_dataset(dataset, tmp_path / "out", "coco")
+    assert json.loads(path.read_text())["categories"][0]["skeleton"] == [[1, 2], [3, 4]]
+    assert read_dataset(path).schema.edges == SCHEMA.edges
