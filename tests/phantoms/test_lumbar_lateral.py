@@ -7,7 +7,7 @@ import pytest
 from bregma.errors import ConfigError
 from bregma.phantoms import iter_phantoms, make_phantoms, phantom_settings
 from bregma.phantoms.lumbar_lateral import FOV_MM, NUISANCE, LateralNuisance, LumbarLateralSettings
-from bregma.phantoms.spine import PAIRS, SlipSettings
+from bregma.phantoms.slip import PAIRS, SlipSettings
 from bregma.schema import load_schema
 from bregma.types import Status
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from bregma.phantoms.spine import SlipSettings, build_spine, sample_slips, sample_spine
+from bregma.phantoms.slip import SlipSettings, sample_slips
+from bregma.phantoms.spine import build_spine, sample_spine
 from bregma.phantoms.spine_xray import BodyLook, add_body
 from bregma.phantoms.vertebra import body_edges, local_frame, sacral_bodies
 

@@ -21,8 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from bregma.config import Config
-
-Rng = np.random.Generator
+from bregma.phantoms.base import Rng
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 DENSITY_MEAN, DENSITY_SD = 120.0, 35.0

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bregma.geometry import Array
+from bregma.phantoms.base import Rng
 
 Image = NDArray[np.float32]
-Rng = np.random.Generator
 
 
 def pixel_grid(shape: tuple[int, int]) -> tuple[Image, Image]:

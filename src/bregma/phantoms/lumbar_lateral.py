@@ -14,15 +14,8 @@ from bregma.config import Config
 from bregma.geometry import Array
 from bregma.phantoms import drawing
 from bregma.phantoms.base import Difficulty, Phantom, PhantomSettings, Rng
-from bregma.phantoms.spine import (
-    SlipSettings,
-    Spine,
-    build_spine,
-    meyerding,
-    opening_deg,
-    sample_slips,
-    sample_spine,
-)
+from bregma.phantoms.slip import SlipSettings, meyerding, sample_slips
+from bregma.phantoms.spine import Spine, SpineSettings, build_spine, opening_deg, sample_spine
 from bregma.phantoms.spine_xray import BodyLook, spine_attenuation, surroundings
 
 LEVELS = ("T12", "L1", "L2", "L3", "L4", "L5", "S1")
@@ -99,6 +92,8 @@ class LumbarLateralSettings(PhantomSettings):
     """Where the patient looks."""
     slip: SlipSettings = SlipSettings()
     """How slips are spread over patients."""
+    spine: SpineSettings = SpineSettings()
+    """How size, lordosis and disc heights are spread over patients."""
     nuisance: LateralNuisance | None = None
     """Replaces the nuisance that the difficulty stands for."""
 
@@ -131,7 +126,7 @@ def draw_lumbar_lateral(settings: LumbarLateralSettings, subject_rng: Rng, image
     ``lumbar_lordosis`` (degrees, L1 to S1).
     """
     slips = sample_slips(subject_rng, settings.slip)
-    spine = build_spine(sample_spine(subject_rng, slips))
+    spine = build_spine(sample_spine(subject_rng, slips, settings.spine))
     view = sample_view(image_rng, settings, spine)
     pixels = render(image_rng, settings, spine, view)
     names, corners = spine.landmarks(LEVELS)

@@ -19,7 +19,8 @@ from bregma.geometry import Array
 from bregma.phantoms import drawing
 from bregma.phantoms.base import Difficulty, Phantom, PhantomSettings, Rng, phantom_rngs
 from bregma.phantoms.bone_density import LEVELS, DensitySettings, Marrow, best_r2, sample_marrow
-from bregma.phantoms.spine import SlipSettings, Spine, build_spine, opening_deg, sample_slips, sample_spine
+from bregma.phantoms.slip import SlipSettings, sample_slips
+from bregma.phantoms.spine import Spine, SpineSettings, build_spine, opening_deg, sample_spine
 from bregma.phantoms.spine_mri import Habitus, paint_slice, sample_habitus
 
 
@@ -63,6 +64,8 @@ class LumbarMRISettings(PhantomSettings):
     """Distance between slices."""
     slip: SlipSettings = SlipSettings(grade_weights=(0.85, 0.10, 0.05, 0.0, 0.0))
     """How slips are spread over patients."""
+    spine: SpineSettings = SpineSettings()
+    """How size, lordosis and disc heights are spread over patients."""
     density: DensitySettings | None = None
     """Replaces the spread that the difficulty stands for."""
     nuisance: MRINuisance | None = None
@@ -145,7 +148,7 @@ def make_volume(
 
 def _sample_patient(settings: LumbarMRISettings, rng: Rng) -> _Patient:
     marrow = sample_marrow(rng, settings.resolved_density)
-    spine = build_spine(sample_spine(rng, sample_slips(rng, settings.slip)))
+    spine = build_spine(sample_spine(rng, sample_slips(rng, settings.slip), settings.spine))
     return _Patient(spine, sample_habitus(rng), marrow)
 
 

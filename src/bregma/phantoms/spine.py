@@ -16,22 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field, field_validator
-from scipy.special import ndtr, ndtri
 
 from bregma.config import Config
 from bregma.geometry import Array
-
-Rng = np.random.Generator
+from bregma.phantoms.base import Rng
+from bregma.phantoms.sampling import TruncatedNormal
+from bregma.phantoms.slip import MEYERDING_EDGES
 
 LEVELS = ("T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")
 """Vertebrae that are built, cranial to caudal; those above T12 fill the picture and carry no landmarks."""
-PAIRS = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1")
-"""Neighbours between which a slip is defined."""
 PARTS = ("sup_ant", "sup_post", "inf_ant", "inf_post")
-MEYERDING_EDGES = (5.0, 25.0, 50.0, 75.0, 100.0)
-"""Percent at which the grades I to V begin; a slip below the first counts as none (Meyerding 1932)."""
-
 _SUP_DEPTH_MM = {
     "T8": 28.0,
     "T9": 28.5,
@@ -107,45 +101,15 @@ _DISC_SHARE = {
 _S1_DEPTH_MM = 34.0
 
 
-class SlipSettings(Config):
-    """How vertebral slips are spread over patients.
+class SpineSettings(Config):
+    """How the shape of spines is spread over patients; all of these are independent."""
 
-    A patient has at most one slipped level (now and then a second one of grade I). The slip of a slipped level is
-    uniform over its grade; every other level stays close to zero.
-    """
-
-    grade_weights: tuple[float, float, float, float, float] = (0.30, 0.32, 0.22, 0.12, 0.04)
-    """Share of patients whose worst level has Meyerding grade 0, I, II, III, IV."""
-    level_weights: dict[str, float] = Field(default={"L5-S1": 0.44, "L4-L5": 0.40, "L3-L4": 0.10, "L2-L3": 0.06})
-    """Where a slip of grade I or II sits; grades III and IV occur at L5-S1 (four in five) and L4-L5 only."""
-    margin_percent: float = Field(default=1.5, ge=0, lt=2.5)
-    """No slip is drawn closer than this to an edge between two grades, so that every grade is beyond dispute."""
-    sound_sd_percent: float = Field(default=1.2, gt=0)
-    """Deviation of levels that have not slipped."""
-    backward_share: float = Field(default=0.08, ge=0, le=1)
-    """Share of the grade I slips that go backwards (retrolisthesis, negative)."""
-    second_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of slipped patients with a second level of grade I."""
-
-    @field_validator("grade_weights")
-    @classmethod
-    def _weights(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if min(value) < 0 or sum(value) <= 0:
-            raise ValueError("weights must not be negative and not all zero")
-        return value
-
-    @field_validator("level_weights")
-    @classmethod
-    def _levels(cls, value: dict[str, float]) -> dict[str, float]:
-        unknown = set(value) - set(PAIRS)
-        if unknown or not value or min(value.values()) < 0 or sum(value.values()) <= 0:
-            raise ValueError(f"needs non-negative weights, not all zero, for levels among {', '.join(PAIRS)}")
-        return value
-
-    def range_of(self, grade: int) -> tuple[float, float]:
-        """Return the ends, in percent, between which slips of ``grade`` (0 to 4) lie."""
-        low = -MEYERDING_EDGES[0] if grade == 0 else MEYERDING_EDGES[grade - 1]
-        return low + self.margin_percent, MEYERDING_EDGES[grade] - self.margin_percent
+    size: TruncatedNormal = TruncatedNormal(mean=1.0, sd=0.07, low=0.84, high=1.17)
+    """Scale of every length, 1 for the typical adult."""
+    lordosis_deg: TruncatedNormal = TruncatedNormal(mean=50.0, sd=9.0, low=28.0, high=74.0)
+    """Intended angle between the superior endplates of L1 and S1; the shares of the levels spread about it."""
+    disc_height: TruncatedNormal = TruncatedNormal(mean=1.0, sd=0.12, low=0.7, high=1.25)
+    """Scale of the disc heights, on top of ``size``; single discs are narrowed further by up to a quarter."""
 
 
 @dataclass(frozen=True)
@@ -196,45 +160,14 @@ class Spine:
         return names, points
 
 
-def truncated_normal(rng: Rng, mean: float, sd: float, low: float, high: float) -> float:
-    """Draw from a normal distribution cut to ``low`` to ``high``, by its inverse."""
-    a, b = ndtr((low - mean) / sd), ndtr((high - mean) / sd)
-    return float(np.clip(mean + sd * ndtri(a + rng.random() * (b - a)), low, high))
-
-
-def sample_slips(rng: Rng, settings: SlipSettings) -> dict[str, float]:
-    """Draw the slip of every pair in percent of the lower endplate."""
-    low, high = settings.range_of(0)
-    slips = {pair: truncated_normal(rng, 0.0, settings.sound_sd_percent, low, high) for pair in PAIRS}
-    weights = np.asarray(settings.grade_weights) / sum(settings.grade_weights)
-    grade = int(rng.choice(5, p=weights))
-    draws = [float(value) for value in rng.random(4)]
-    if grade == 0:
-        return slips
-    level = _slipped_level(rng, settings, grade)
-    low, high = settings.range_of(grade)
-    backward = grade == 1 and draws[0] < settings.backward_share
-    slips[level] = float(low + draws[1] * (high - low)) * (-1.0 if backward else 1.0)
-    if draws[2] < settings.second_share:
-        low, high = settings.range_of(1)
-        other = "L3-L4" if level == "L4-L5" else "L4-L5"
-        slips[other] = low + draws[3] * (high - low) * (1.0 if grade > 1 else (abs(slips[level]) - low) / (high - low))
-    return slips
-
-
-def _slipped_level(rng: Rng, settings: SlipSettings, grade: int) -> str:
-    weights = settings.level_weights if grade <= 2 else {"L5-S1": 0.8, "L4-L5": 0.2}
-    shares = np.array(list(weights.values()))
-    return list(weights)[int(rng.choice(len(shares), p=shares / shares.sum()))]
-
-
-def sample_spine(rng: Rng, slips: Mapping[str, float]) -> SpineParameters:
+def sample_spine(rng: Rng, slips: Mapping[str, float], settings: SpineSettings | None = None) -> SpineParameters:
     """Draw the shape of one adult spine that has the given slips; a slipped level has a narrowed disc."""
-    size = truncated_normal(rng, 1.0, 0.07, 0.84, 1.17)
-    lordosis = truncated_normal(rng, 50.0, 9.0, 28.0, 74.0)
+    settings = settings or SpineSettings()
+    size = settings.size.draw(rng)
+    lordosis = settings.lordosis_deg.draw(rng)
     jitter = {level: np.exp(0.18 * rng.standard_normal(2)) for level in LEVELS}
     own = 1.0 + 0.03 * rng.standard_normal((len(LEVELS), 3))
-    height = truncated_normal(rng, 1.0, 0.12, 0.7, 1.25)
+    height = settings.disc_height.draw(rng)
     narrowed = rng.uniform(0.0, 0.5, len(LEVELS)) ** 2
     worn = {pair.split("-")[0]: _wear(rng, slip) for pair, slip in slips.items()}
     depth, disc = {}, {}
@@ -301,11 +234,6 @@ def _forward(degrees: float) -> Array:
 
 def _upward(degrees: float) -> Array:
     return np.array([-math.sin(math.radians(degrees)), -math.cos(math.radians(degrees))])
-
-
-def meyerding(slip_percent: float) -> int:
-    """Return the Meyerding grade, 0 to 5, of a slip by its magnitude."""
-    return int(np.searchsorted(MEYERDING_EDGES, abs(slip_percent), side="right"))
 
 
 def opening_deg(upper: Array, lower: Array) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bregma import geometry
 from bregma.geometry import Array
+from bregma.phantoms.base import Rng
 from bregma.phantoms.drawing import Image, correlated_noise, polygon, ramp, smooth_outline
 from bregma.phantoms.spine import Spine
 from bregma.phantoms.vertebra import (
@@ -29,8 +30,6 @@ from bregma.phantoms.vertebra import (
     sacral_bodies,
     sacral_crest,
 )
-
-Rng = np.random.Generator
 
 FAT, MARROW_WATER, DISC, MUSCLE, FLUID, CORD, CORTEX, BLOOD, ORGAN = 1.0, 0.26, 0.34, 0.36, 0.15, 0.30, 0.07, 0.10, 0.42
 """Signals of T1-weighted spin echo relative to subcutaneous fat."""

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from bregma import geometry
 from bregma.geometry import Array
+from bregma.phantoms.base import Rng
 from bregma.phantoms.drawing import Image, correlated_noise, curve, ellipse_chord, polygon, ramp, smooth_outline, window
 from bregma.phantoms.spine import Spine
 from bregma.phantoms.vertebra import (
@@ -27,8 +28,6 @@ from bregma.phantoms.vertebra import (
     sacral_bodies,
     sacral_crest,
 )
-
-Rng = np.random.Generator
 
 _ILIUM = (
     (-112, 96),
