@@ -15,8 +15,18 @@ from PIL import Image
 from bregma.errors import ImageError, InputError, MissingPartError
 from bregma.report import contact_sheet, save_png, screenshot
 from bregma.report import figures as draw
-from bregma.report.words import flat, headline_metrics, main_metrics, metric_words, number, p_value, unit_suffix
+from bregma.report.words import (
+    flat,
+    headline_metrics,
+    main_metrics,
+    metric_words,
+    number,
+    p_value,
+    short_labels,
+    unit_suffix,
+)
 from bregma.results import Estimate, Evaluation
+from bregma.schema import schema_from_dict
 
 HISTORY = [{"epoch": 1, "train_loss": 2.0, "val_mre_px": None}, {"epoch": 2, "train_loss": 1.0, "val_mre_px": 4.0}]
 
@@ -128,6 +138,13 @@ def test_the_first_unit_is_the_main_one() -> None:
 )
 def test_numbers_for_reading(value: float | None, unit: str, text: str) -> None:
     assert number(value, unit) == text
+
+
+def test_short_labels_are_short_and_different() -> None:
+    labels = {"S": "Sella (S), centre", "sup_ant": "Endplate, front", "sup_post": "Endplate, back", "long": "x" * 40}
+    landmarks = [{"name": name, "label": label} for name, label in labels.items()]
+    schema = schema_from_dict({"name": "x", "title": "X", "landmarks": landmarks}, where="test")
+    assert short_labels(schema) == ("Sella (S)", "sup ant", "sup post", "long")
 
 
 def test_small_words() -> None:

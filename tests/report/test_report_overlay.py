@@ -201,6 +201,15 @@ def test_labels_that_do_not_fit_the_schema_are_refused(schema: LandmarkSchema) -
         draw_overlay(np.zeros((20, 20)), schema=schema, truth=LandmarkSet([[1.0, 1.0]]))
 
 
+def test_a_narrow_picture_gets_a_margin_on_its_right() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (100, 20))
+    bare = draw_overlay(image, schema=one_point(), size=200, legend=False)
+    wide = draw_overlay(image, schema=one_point(), size=200, legend=False, least_aspect=0.5)
+    assert bare.shape == (200, 40, 3)
+    assert wide.shape == (200, 100, 3)
+    assert np.array_equal(wide[:, :40], bare)
+
+
 def test_title_and_legend_lie_below_the_image() -> None:
     arguments = {"schema": one_point(), "truth": LandmarkSet([[5.0, 5.0]]), "size": 300}
     bare = draw_overlay(np.zeros((20, 20)), legend=False, **arguments)  # type: ignore[arg-type]

@@ -88,13 +88,14 @@ class Canvas:
     follow the convention of the library: the centre of the top-left pixel of the picture is ``(0, 0)``.
     """
 
-    def __init__(self, grey: Rgb, shape: tuple[int, int]) -> None:
-        self.shape = shape
+    def __init__(self, grey: Rgb, shape: tuple[int, int], *, margin: int = 0) -> None:
+        self.shape = (shape[0], shape[1] + margin)
         big = (shape[0] * _SUPERSAMPLE, shape[1] * _SUPERSAMPLE)
         shrinks = big[0] < grey.shape[0]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         enlarged = cv2.resize(grey, (big[1], big[0]), interpolation=method)
-        self._big = np.ascontiguousarray(cv2.cvtColor(enlarged, cv2.COLOR_GRAY2RGB))
+        self._big = np.full((big[0], big[1] + margin * _SUPERSAMPLE, 3), PAPER, dtype=np.uint8)
+        self._big[:, : big[1]] = enlarged[..., None]
         self._to_big = resize(shape, big)
         self._texts: list[_Text] = []
 

@@ -93,15 +93,24 @@ def error_histogram(errors: ArrayLike, unit: str, *, format: Format = "svg") -> 
     return _bytes(figure, format)
 
 
-def landmark_errors(landmarks: Sequence[LandmarkResult], *, format: Format = "svg") -> bytes:
-    """Draw each landmark's MRE with its 95 % interval, median and 95th percentile, one row a landmark."""
-    shown = [mark for mark in landmarks if mark.mre.value is not None]
+def landmark_errors(
+    landmarks: Sequence[LandmarkResult], *, labels: Sequence[str] | None = None, format: Format = "svg"
+) -> bytes:
+    """Draw each landmark's MRE with its 95 % interval, median and 95th percentile, one row a landmark.
+
+    Args:
+        landmarks: those without a figure are left out.
+        labels: words for the rows, one a landmark; the landmarks' labels when left out.
+        format: of the bytes.
+    """
+    words = [mark.label for mark in landmarks] if labels is None else labels
+    shown = [(mark, text) for mark, text in zip(landmarks, words, strict=True) if mark.mre.value is not None]
     columns = 1 if len(shown) <= 24 else 2
     rows = -(-len(shown) // columns) if shown else 1
-    figure = Figure(figsize=(7.2, 0.9 + 0.19 * rows))
+    figure = Figure(figsize=(7.2 if columns == 1 else 10.5, 0.9 + 0.19 * rows))
     for column, axes in enumerate(figure.subplots(1, columns, sharex=True, squeeze=False)[0]):
         _forest(axes, shown[column * rows : (column + 1) * rows])
-    unit = shown[0].mre.unit if shown else "px"
+    unit = shown[0][0].mre.unit if shown else "px"
     figure.supxlabel(f"radial error / {unit}", fontsize=_SMALL + 1)
     return _bytes(figure, format)
 
@@ -188,14 +197,15 @@ def _mark_best(axes: Axes, history: Sequence[Row]) -> None:
         axes.set_title(f"least at epoch {best['epoch']}", fontsize=_SMALL, color=GREY, loc="right")
 
 
-def _forest(axes: Axes, part: list[LandmarkResult]) -> None:
+def _forest(axes: Axes, rows: Sequence[tuple[LandmarkResult, str]]) -> None:
+    part = [mark for mark, _ in rows]
     for row, mark in enumerate(part):
         if mark.mre.low is not None and mark.mre.high is not None:
             axes.plot([mark.mre.low, mark.mre.high], [row, row], color=BLUE, lw=3.2, alpha=0.35, solid_capstyle="butt")
     _column_of_marks(axes, [mark.mre.value for mark in part], "o", BLUE, 4.2, "MRE, 95 % interval")
     _column_of_marks(axes, [mark.median.value for mark in part], "|", GREEN, 8.0, "median")
     _column_of_marks(axes, [mark.p95.value for mark in part], "D", RED, 3.0, "95th percentile")
-    axes.set_yticks(range(len(part)), [mark.label.partition(",")[0] for mark in part])
+    axes.set_yticks(range(len(part)), [text for _, text in rows])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.set_xlim(left=0)
     _finish(axes)

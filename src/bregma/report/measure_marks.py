@@ -125,7 +125,7 @@ DRAWINGS: dict[str, Drawing] = {
     "horizontal_width": draw_widths,
     "horizontal_width_ratio": draw_widths,
 }
-"""Primitive of ``bregma.measure`` to drawing; every other primitive is drawn by ``draw_lines``."""
+"""Primitive of ``bregma.measurement`` to drawing; every other primitive is drawn by ``draw_lines``."""
 
 
 def draw_measurements(

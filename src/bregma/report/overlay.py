@@ -27,7 +27,7 @@ from bregma.report.canvas import (
 )
 from bregma.report.legend import Entry, legend_strip
 from bregma.report.measure_marks import MeasurePen, draw_measurements
-from bregma.report.words import short_label
+from bregma.report.words import short_labels
 from bregma.schema import LandmarkSchema
 from bregma.types import LandmarkSet, Measurement, Prediction
 
@@ -64,6 +64,7 @@ def draw_overlay(
     label_worst: int = 3,
     min_presence: float = 0.5,
     mark_scale: float = 1.0,
+    least_aspect: float = 0.0,
     legend: bool = True,
 ) -> Rgb:
     """Draw an image with labels, predictions, or both.
@@ -88,6 +89,8 @@ def draw_overlay(
         label_worst: how many of the worst points get their name and error written.
         min_presence: least probability of presence of a prediction that is drawn.
         mark_scale: factor on the size of marks and text, for pictures that are shown reduced.
+        least_aspect: least ratio of width to height; a narrower picture gets an empty margin on its right, so that
+            there is room for text.
         legend: whether to explain the marks below the image.
 
     Returns:
@@ -103,7 +106,8 @@ def draw_overlay(
     if spacing is None and prediction is not None:
         spacing = prediction.frame.spacing
     shape = (int(grey.shape[0]), int(grey.shape[1]))
-    canvas = Canvas(grey, drawn_shape(shape, size, spacing))
+    inner = drawn_shape(shape, size, spacing)
+    canvas = Canvas(grey, inner, margin=max(0, round(least_aspect * inner[0]) - inner[1]))
     scene = _Scene(canvas, schema, overlay_matrix(shape, size, spacing), size * mark_scale)
     true_marks = None if truth is None else scene.marks(truth.points, truth.labelled, TRUTH)
     predicted = None
@@ -178,9 +182,9 @@ class _Scene:
         else:
             known = np.asarray(errors, dtype=np.float64)
             sizes = {i: float(known[i]) for i in partner if np.isfinite(known[i])}
-        placer = self.placer(predicted)
+        placer, names = self.placer(predicted), short_labels(self.schema)
         for i in sorted(sizes, key=lambda i: -sizes[i])[:count]:
-            text = f"{short_label(self.schema.landmarks[i])} {sizes[i]:.1f} {unit}"
+            text = f"{names[i]} {sizes[i]:.1f} {unit}"
             at = placer.place(predicted.points[partner[i]], text_size(text, self.text_px), 1.6 * self._radius + 2)
             self.canvas.text(at, text, ERROR, self.text_px)
 

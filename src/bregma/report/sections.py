@@ -11,7 +11,7 @@ import numpy as np
 from bregma.geometry import Array
 from bregma.report import figures
 from bregma.report.page import Picture, svg
-from bregma.report.words import metric_words, plural
+from bregma.report.words import metric_words, plural, short_labels
 from bregma.results import Agreement, CaseResult, ComparisonTable, Evaluation
 from bregma.schema import LandmarkSchema
 from bregma.types import Measurement
@@ -63,9 +63,10 @@ def landmark_figures(evaluation: Evaluation) -> list[Picture]:
     """Return the errors by landmark, or nothing where none was scored."""
     if all(mark.mre.value is None for mark in evaluation.landmarks):
         return []
-    return [
-        svg(figures.landmark_errors(evaluation.landmarks), "Radial errors by landmark; the table below has the values")
-    ]
+    short = dict(zip(evaluation.schema.names, short_labels(evaluation.schema)))
+    labels = [short.get(mark.name, mark.label) for mark in evaluation.landmarks]
+    drawn = figures.landmark_errors(evaluation.landmarks, labels=labels)
+    return [svg(drawn, "Radial errors by landmark; the table below has the values")]
 
 
 def history_figures(history: Sequence[Mapping[str, Any]]) -> list[Picture]:

@@ -13,14 +13,16 @@ from bregma.errors import BregmaError, ImageError
 from bregma.geometry import Array, Frame
 from bregma.report.overlay import draw_overlay
 from bregma.report.page import Picture, jpeg
-from bregma.report.words import number, plural, short_label
+from bregma.report.words import number, plural, short_labels
 from bregma.results import CaseResult
 from bregma.schema import LandmarkSchema
 from bregma.types import ImageSource, Measurement, Prediction
 
 TILE_PX = 720
 _SMALL_TILE, _LARGE_TILE = 1.5, 1.15
+_LEAST_ASPECT = 0.62
 _MOST_DRAWN = 8
+_LARGEST = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def case_tile(schema: LandmarkSchema, result: CaseResult, *, heading: str, pictu
             spacing=result.case.frame.spacing,
             size=TILE_PX,
             mark_scale=_SMALL_TILE,
+            least_aspect=_LEAST_ASPECT,
             legend=False,
         )
     except (BregmaError, OSError) as error:
@@ -74,6 +77,7 @@ def prediction_tile(
             measurements=_main_measurements(schema, measurements),
             size=TILE_PX,
             mark_scale=_LARGE_TILE,
+            least_aspect=_LEAST_ASPECT,
             legend=False,
         )
     except (BregmaError, OSError) as error:
@@ -99,7 +103,7 @@ def _score_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
     return (
         f"subject {result.case.subject}",
         f"mean error {mean}, {plural(result.outliers, 'outlier')}",
-        f"worst: {short_label(schema.landmarks[worst])}, {number(float(errors[worst]), unit)} {unit}",
+        f"worst: {short_labels(schema)[worst]}, {number(float(errors[worst]), unit)} {unit}",
     )
 
 
@@ -137,9 +141,14 @@ def _model_line(prediction: Prediction) -> str:
 
 
 def _main_measurements(schema: LandmarkSchema, measurements: Sequence[Measurement]) -> Sequence[Measurement]:
-    """Return what can be drawn without covering the image: graded measurements first, then those of the whole image."""
+    """Return what can be drawn without covering the image.
+
+    Graded measurements come first, else those of the whole image, else the largest few of the first one along a chain.
+    """
     graded = {spec.name for spec in schema.measurements if spec.grade is not None}
     known = [m for m in measurements if m.value is not None]
-    ranked = sorted(known, key=lambda m: (m.name not in graded, m.level is not None))
-    chosen = [m for m in ranked if m.name in graded] or ranked
+    chosen = [m for m in known if m.name in graded] or [m for m in known if m.level is None]
+    if not chosen and known:
+        alike = [m for m in known if m.name == known[0].name]
+        chosen = sorted(alike, key=lambda m: -abs(m.value or 0.0))[:_LARGEST]
     return chosen[:_MOST_DRAWN]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bregma.results import Estimate
-from bregma.schema import Landmark, LandmarkSchema
+from bregma.schema import LandmarkSchema
 
 NOTHING = "–"
 
-_LONGEST_LABEL = 32
+_LONGEST_LABEL = 26
 
 _SPACE = r"(?P<space>mm_ref|mm|px_at_\d+|px)"
 _METRICS: tuple[tuple[str, str], ...] = (
@@ -86,10 +87,18 @@ def unit_suffix(unit: str) -> str:
     return known.get(unit, f"\u00a0{unit}")
 
 
-def short_label(landmark: Landmark) -> str:
-    """Return a landmark's label up to its first comma, where a definition usually begins."""
-    label = landmark.label.partition(",")[0].strip() or landmark.name
-    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+def short_labels(schema: LandmarkSchema) -> tuple[str, ...]:
+    """Return a short name of each landmark, each different.
+
+    It is the label up to its first comma, where a definition usually begins, or the landmark's name where that is long
+    or not the only one of its kind.
+    """
+    heads = [landmark.label.partition(",")[0].strip() for landmark in schema.landmarks]
+    count = Counter(heads)
+    return tuple(
+        head if count[head] == 1 and 0 < len(head) <= _LONGEST_LABEL else name.replace("_", " ")
+        for head, name in zip(heads, schema.names)
+    )
 
 
 def interval(low: float | None, high: float | None, unit: str = "") -> str:
