@@ -72,6 +72,13 @@ PHANTOMS: Mapping[str, PhantomInfo] = MappingProxyType(
             draw="draw_fetal_head",
             settings="FetalHeadSettings",
         ),
+        "hand": PhantomInfo(
+            schema="hand",
+            summary="hand radiograph of a known age, with growth plates",
+            module="bregma.phantoms.hand",
+            draw="draw_hand",
+            settings="HandSettings",
+        ),
         "lumbar_lateral": PhantomInfo(
             schema="lumbar_lateral",
             summary="lateral lumbar radiograph with a vertebral slip of known size",

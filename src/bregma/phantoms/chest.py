@@ -162,17 +162,18 @@ def _lung_air(chest: Chest, lung: Lung, x: Image, y: Image, spacing: float) -> I
     """Return the path through one lung in mm; ``x`` is the distance from the axis."""
     across = (x / lung.outer(y)).astype(np.float32) ** 2
     section = np.sqrt(np.clip(1 - across * across * across, 0, None))
-    inner = (x / lung.inner(y)).astype(np.float32)
-    share = lung.height_share(y)
-    dense = np.clip(np.maximum(0.72 + 0.3 * share, 1.5 - 5 * share), 0.7, 1.0).astype(np.float32)
-    heart = dense * np.sqrt(np.clip(1 - inner * inner, 0, None))
+    border, share = lung.inner(y).astype(np.float32), lung.height_share(y)
+    inner = x / border
+    heart = np.clip(0.72 + 0.3 * share, 0.7, 0.97).astype(np.float32) * np.sqrt(np.clip(1 - inner * inner, 0, None))
+    # Between the apices there is neck, and no lung before or behind it.
+    neck = np.clip(2 - share / 0.07, 0, 1).astype(np.float32) * ramp((border - x) / np.float32(spacing))
     below = ((y - lung.diaphragm(x)) / spacing).astype(np.float32)
     # Lung in the recess behind the dome darkens the liver's upper border.
     recess = np.float32(0.26) * np.exp(np.maximum(below, 0) * np.float32(-spacing / 22.0))
     recess = recess * np.clip((lung.base[1] - y) / 12, 0, 1).astype(np.float32)
     open_share = ramp(-below) * (1 - recess) + recess
     cupola = ramp((y - lung.apex[1]) / spacing)
-    return np.asarray(0.86 * chest.depth * section * (1 - heart) * open_share * cupola, dtype=np.float32)
+    return np.asarray(0.86 * chest.depth * section * (1 - heart) * (1 - neck) * open_share * cupola, dtype=np.float32)
 
 
 def _draw(view: ChestView, curves: Array, width_mm: float, canvas: NDArray[np.uint8] | None = None) -> Image:

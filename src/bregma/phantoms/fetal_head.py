@@ -107,10 +107,9 @@ def draw_fetal_head(settings: FetalHeadSettings, subject_rng: Rng, image_rng: Rn
     nuisance = settings.resolved_nuisance
     head = sample_head(settings, subject_rng)
     view = _sample_view(settings, nuisance, head, image_rng)
-    echo = _echo(head, view, nuisance, image_rng)
-    pixels = scan_convert(compress(echo, float(image_rng.uniform(-4, 4))), view.sector, settings.size)
+    echo = scan_convert(_echo(head, view, nuisance, image_rng), view.sector, settings.size)
     return Phantom(
-        pixels=pixels,
+        pixels=compress(echo, float(image_rng.uniform(-4, 4))),
         points=_points(head, view, None if settings.ordered else image_rng),
         spacing=(view.sector.spacing, view.sector.spacing),
         targets={"bpd_mm": 2 * head.b, "ofd_mm": 2 * head.a, "hc_mm": ellipse_perimeter(head.a, head.b)},
@@ -200,8 +199,9 @@ def _grid(head: Head, view: HeadView) -> _Grid:
     u, v = c * x + s * y, c * y - s * x
     normal_u, normal_v = u / np.float32(head.a**2), v / np.float32(head.b**2)
     norm = np.sqrt(normal_u**2 + normal_v**2) + np.float32(1e-6)
-    outside = (normal_u * u + normal_v * v - 1) / (2 * norm)
-    incidence = np.abs(normal_u * (c * beam_x + s * beam_y) + normal_v * (c * beam_y - s * beam_x)) / norm
+    outside = np.asarray((normal_u * u + normal_v * v - 1) / (2 * norm), dtype=np.float32)
+    cosine = (normal_u * (c * beam_x + s * beam_y) + normal_v * (c * beam_y - s * beam_x)) / norm
+    incidence = np.asarray(np.abs(cosine), dtype=np.float32)
     return _Grid(u, v, outside, incidence, view.sector.depth(), view.sector.step_mm)
 
 

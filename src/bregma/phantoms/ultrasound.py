@@ -112,12 +112,11 @@ def compress(echo: Image, gain_db: float) -> NDArray[np.uint8]:
     return np.asarray(np.round(255 * grey * grey), dtype=np.uint8)
 
 
-def scan_convert(beams: NDArray[np.uint8], sector: Sector, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resample beams and depth onto the pixel grid ``(H, W)``; black outside the sector."""
+def scan_convert(beams: Image, sector: Sector, shape: tuple[int, int]) -> Image:
+    """Resample beams and depth onto the pixel grid ``(H, W)``; 0 outside the sector."""
     x = (np.arange(shape[1]) - sector.apex[0]).astype(np.float32)[None, :]
     y = (np.arange(shape[0]) - sector.apex[1]).astype(np.float32)[:, None]
     beam = (np.arctan2(x, y) / np.float32(sector.half_angle) + 1) * np.float32((BEAMS - 1) / 2)
-    sample = (np.sqrt(x * x + y * y) * np.float32(sector.spacing) - np.float32(sector.face_mm)) / np.float32(
-        sector.step_mm
-    )
-    return np.asarray(cv2.remap(beams, beam, sample, cv2.INTER_LINEAR, borderValue=0), dtype=np.uint8)
+    depth_mm = np.sqrt(x * x + y * y) * np.float32(sector.spacing) - np.float32(sector.face_mm)
+    sample = depth_mm / np.float32(sector.step_mm)
+    return np.asarray(cv2.remap(beams, beam, sample, cv2.INTER_LINEAR, borderValue=0), dtype=np.float32)
