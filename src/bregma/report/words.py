@@ -71,10 +71,10 @@ def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Return a number for reading: whole counts whole, percentages to one place, others to two."""
+    """Return a number for reading: whole counts whole, percentages from 1 on to one place, others to two."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    if unit == "%" or abs(value) >= 1000:
+    if (unit == "%" and (abs(value) >= 1 or value == 0)) or abs(value) >= 1000:
         return f"{value:.1f}"
     if unit in {"", "1"} and float(value).is_integer():
         return f"{value:.0f}"
