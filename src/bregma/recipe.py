@@ -13,7 +13,7 @@ from pydantic import Field
 from bregma.config import Config, Loc, read_yaml, validate, with_overrides
 from bregma.data.split import Method, Split, make_split
 from bregma.errors import ConfigError
-from bregma.evaluate import EvaluationSettings
+from bregma.evaluation import EvaluationSettings
 from bregma.prediction.predictor import PredictConfig
 from bregma.types import Dataset
 

@@ -86,7 +86,7 @@ class GradeScale(Config):
 
 
 class MeasurementSpec(Config):
-    """A measurement as a row over a primitive of ``bregma.measure``."""
+    """A measurement as a row over a primitive of ``bregma.measurement``."""
 
     name: Name
     label: str

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bregma.geometry import Frame
-from bregma.measure import check_measurements, measure
+from bregma.measurement import check_measurements, measure
 from bregma.schema import LandmarkSchema, builtin_schemas, load_schema
 from bregma.types import Measurement
 

@@ -5,6 +5,7 @@ A sample depends only on (seed, epoch, case), never on threads or order, so an i
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from torch import Tensor
 from bregma.data.augment import (
     NO_CHANGE,
     AugmentConfig,
+    Geometric,
     apply_geometric,
     apply_photometric,
     apply_to_points,
@@ -100,6 +102,7 @@ class SampleSource:
         self.preprocess = preprocess
         self.augment = augment
         self.seed = seed
+        self.view = NO_CHANGE
         self._cache: dict[int, tuple[NDArray[Any], Normalised]] = {}
         self._cache_left = cache_mb * 2**20
 
@@ -112,7 +115,7 @@ class SampleSource:
         image, scaling = self._pixels(index)
         base = input_matrix(case.frame, self.preprocess)
         size = self.preprocess.size
-        change, tone = NO_CHANGE, None
+        change, tone = self.view, None
         if self.augment is not None:
             rng = np.random.default_rng((self.seed, epoch, index))
             change = sample_geometric(self.augment, size, rng)
@@ -130,6 +133,20 @@ class SampleSource:
         placed = (status <= Status.OCCLUDED) & inside
         matrix = change.matrix @ base
         return Sample(pixels, points, placed, np.asarray(status != Status.UNLABELLED), matrix)
+
+    def seen_through(self, view: Geometric) -> SampleSource:
+        """Return the same cases, sharing their pixels, under a fixed change of geometry (for test-time views)."""
+        other = copy.copy(self)
+        other.view, other.augment = view, None
+        return other
+
+    def preload(self, index: int) -> None:
+        """Read a case's pixels now.
+
+        Raises:
+            ImageError: they cannot be read.
+        """
+        self._pixels(index)
 
     def _pixels(self, index: int) -> tuple[NDArray[Any], Normalised]:
         kept = self._cache.get(index)

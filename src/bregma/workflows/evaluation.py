@@ -10,7 +10,7 @@ from typing import Any
 from bregma.bundle import Bundle, load_bundle
 from bregma.data.split import Split
 from bregma.errors import SchemaError, SplitError
-from bregma.evaluate import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
+from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
 from bregma.files import read_json, write_json
 from bregma.prediction.predictor import Failure, PredictConfig, Predictor
 from bregma.report import write_comparison_html, write_predictions, write_report

@@ -11,7 +11,7 @@ from bregma.bundle import load_bundle
 from bregma.datasets import read_dataset
 from bregma.errors import RunError
 from bregma.files import write_json
-from bregma.measure import measure_landmarks, measure_prediction
+from bregma.measurement import measure_landmarks, measure_prediction
 from bregma.prediction.predictor import Failure, PredictConfig, Predictor
 from bregma.report import (
     PredictedCase,

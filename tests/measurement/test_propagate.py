@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bregma.errors import ConfigError, InputError, SchemaError
 from bregma.geometry import Frame
-from bregma.measure import check_measurements, measure, measure_landmarks, measure_prediction
+from bregma.measurement import check_measurements, measure, measure_landmarks, measure_prediction
 from bregma.schema import LandmarkSchema, load_schema, schema_from_dict
 from bregma.types import LandmarkSet, Measurement, Prediction
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bregma.errors import ConfigError, InputError
-from bregma.evaluate import EvaluationSettings, evaluate_predictions
-from bregma.evaluate.case import match_exchangeable
+from bregma.evaluation import EvaluationSettings, evaluate_predictions
+from bregma.evaluation.case import match_exchangeable
 from bregma.geometry import Frame
 from bregma.results import Evaluation
 from bregma.schema import LandmarkSchema, schema_from_dict

@@ -10,9 +10,9 @@ from scipy.optimize import linear_sum_assignment
 
 from bregma import metrics
 from bregma.errors import InputError
-from bregma.evaluate.settings import EvaluationSettings
+from bregma.evaluation.settings import EvaluationSettings
 from bregma.geometry import Array
-from bregma.measure import measure_landmarks, measure_prediction
+from bregma.measurement import measure_landmarks, measure_prediction
 from bregma.results import CaseResult
 from bregma.schema import LandmarkSchema
 from bregma.types import Case, LandmarkSet, Measurement, Prediction, Status

@@ -11,7 +11,7 @@ import numpy as np
 
 from bregma.config import validate
 from bregma.errors import InputError
-from bregma.evaluate.files import (
+from bregma.evaluation.files import (
     MEASUREMENT_COLUMNS,
     POINT_COLUMNS,
     CaseRow,
@@ -19,8 +19,8 @@ from bregma.evaluate.files import (
     number,
     read_table,
 )
-from bregma.evaluate.settings import EvaluationSettings
-from bregma.evaluate.tables import PointTable, Reading, extents, reference_scales
+from bregma.evaluation.settings import EvaluationSettings
+from bregma.evaluation.tables import PointTable, Reading, extents, reference_scales
 from bregma.files import read_json
 from bregma.geometry import Array
 from bregma.schema import LandmarkSchema, schema_from_dict

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from bregma.errors import InputError
-from bregma.evaluate import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
-from bregma.evaluate.compare import holm, signed_rank_p
+from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
+from bregma.evaluation.compare import holm, signed_rank_p
 from bregma.geometry import Frame
 from bregma.results import ComparisonRow, ComparisonTable
 from bregma.schema import LandmarkSchema, schema_from_dict

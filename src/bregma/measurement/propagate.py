@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bregma.errors import ConfigError, InputError, SchemaError
 from bregma.geometry import Array, Frame
-from bregma.measure.grades import grade_of, grade_probabilities
-from bregma.measure.rows import PIXEL_UNITS, Row, rows
+from bregma.measurement.grades import grade_of, grade_probabilities
+from bregma.measurement.rows import PIXEL_UNITS, Row, rows
 from bregma.schema import LandmarkSchema
 from bregma.types import LandmarkSet, Measurement, MeasurementStatus, Prediction
 

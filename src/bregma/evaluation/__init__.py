@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bregma.evaluate.compare import compare_runs
-    from bregma.evaluate.files import CaseRow, load_cases, load_metrics, save_evaluation
-    from bregma.evaluate.scoring import evaluate_predictions
-    from bregma.evaluate.settings import EvaluationSettings
+    from bregma.evaluation.compare import compare_runs
+    from bregma.evaluation.files import CaseRow, load_cases, load_metrics, save_evaluation
+    from bregma.evaluation.scoring import evaluate_predictions
+    from bregma.evaluation.settings import EvaluationSettings
 
 __all__ = [
     "CaseRow",
@@ -35,5 +35,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used, so that importing the package stays fast."""
     if name not in _HOMES:
-        raise AttributeError(f"module 'bregma.evaluate' has no attribute '{name}'")
-    return getattr(import_module(f"bregma.evaluate.{_HOMES[name]}"), name)
+        raise AttributeError(f"module 'bregma.evaluation' has no attribute '{name}'")
+    return getattr(import_module(f"bregma.evaluation.{_HOMES[name]}"), name)

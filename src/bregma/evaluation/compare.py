@@ -11,11 +11,11 @@ from scipy import stats
 
 from bregma import metrics
 from bregma.errors import InputError
-from bregma.evaluate.figures import Figure, estimates, measurement_figures, point_figures
-from bregma.evaluate.notes import FEW_SUBJECTS
-from bregma.evaluate.settings import EvaluationSettings
-from bregma.evaluate.stored import StoredRun, load_run, table_of
-from bregma.evaluate.tables import Mask, subject_index
+from bregma.evaluation.figures import Figure, estimates, measurement_figures, point_figures
+from bregma.evaluation.notes import FEW_SUBJECTS
+from bregma.evaluation.settings import EvaluationSettings
+from bregma.evaluation.stored import StoredRun, load_run, table_of
+from bregma.evaluation.tables import Mask, subject_index
 from bregma.geometry import Array
 from bregma.metrics import Statistic
 from bregma.results import ComparisonRow, ComparisonTable, Estimate

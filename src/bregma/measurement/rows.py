@@ -9,7 +9,7 @@ import numpy as np
 
 from bregma.errors import SchemaError
 from bregma.geometry import Array
-from bregma.measure.primitives import PRIMITIVES, Kind, Primitive
+from bregma.measurement.primitives import PRIMITIVES, Kind, Primitive
 from bregma.schema import GradeScale, LandmarkSchema, MeasurementSpec, expand
 
 UNIT_FACTORS: dict[tuple[Kind, str], float] = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bregma.errors import InputError
-from bregma.evaluate import EvaluationSettings, evaluate_predictions, load_cases, load_metrics, save_evaluation
-from bregma.evaluate.stored import load_run
+from bregma.evaluation import EvaluationSettings, evaluate_predictions, load_cases, load_metrics, save_evaluation
+from bregma.evaluation.stored import load_run
 from bregma.geometry import Frame
 from bregma.results import Evaluation
 from bregma.schema import schema_from_dict

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bregma.evaluate.figures import common_unit
-from bregma.evaluate.settings import EvaluationSettings
-from bregma.evaluate.tables import Reading
+from bregma.evaluation.figures import common_unit
+from bregma.evaluation.settings import EvaluationSettings
+from bregma.evaluation.tables import Reading
 from bregma.results import CaseResult
 from bregma.schema import LandmarkSchema
 from bregma.types import Case, Prediction

@@ -5,10 +5,10 @@ A schema names its measurements as rows over the functions in ``PRIMITIVES``; :f
 
 from __future__ import annotations
 
-from bregma.measure.grades import grade_of, grade_probabilities
-from bregma.measure.primitives import PRIMITIVES, Primitive
-from bregma.measure.propagate import measure, measure_landmarks, measure_prediction
-from bregma.measure.rows import check_measurements
+from bregma.measurement.grades import grade_of, grade_probabilities
+from bregma.measurement.primitives import PRIMITIVES, Primitive
+from bregma.measurement.propagate import measure, measure_landmarks, measure_prediction
+from bregma.measurement.rows import check_measurements
 
 __all__ = [
     "PRIMITIVES",

@@ -10,8 +10,8 @@ import numpy as np
 
 from bregma import metrics
 from bregma.errors import ConfigError, InputError
-from bregma.evaluate.case import score_case, score_reader
-from bregma.evaluate.figures import (
+from bregma.evaluation.case import score_case, score_reader
+from bregma.evaluation.figures import (
     Figure,
     agreement_figures,
     common_unit,
@@ -19,9 +19,9 @@ from bregma.evaluate.figures import (
     measurement_figures,
     point_figures,
 )
-from bregma.evaluate.notes import coverage_notes, meaning_notes
-from bregma.evaluate.settings import EvaluationSettings
-from bregma.evaluate.tables import PointTable, Reading, point_table, readings, subject_index
+from bregma.evaluation.notes import coverage_notes, meaning_notes
+from bregma.evaluation.settings import EvaluationSettings
+from bregma.evaluation.tables import PointTable, Reading, point_table, readings, subject_index
 from bregma.results import Agreement, CaseResult, Estimate, Evaluation, LandmarkResult
 from bregma.schema import LandmarkSchema
 from bregma.types import Case, Prediction

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bregma.measure import grade_of, grade_probabilities
+from bregma.measurement import grade_of, grade_probabilities
 from bregma.schema import GradeScale, load_schema
 
 SIGNED = GradeScale(name="g", edges=(0.0, 4.0), labels=("III", "I", "II"), source="test")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bregma.measure import PRIMITIVES
-from bregma.measure import primitives as p
+from bregma.measurement import PRIMITIVES
+from bregma.measurement import primitives as p
 
 ANGLE_345 = math.degrees(math.atan2(3, 4))
 

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bregma import metrics
-from bregma.evaluate.settings import EvaluationSettings
-from bregma.evaluate.tables import PointTable, Reading
+from bregma.evaluation.settings import EvaluationSettings
+from bregma.evaluation.tables import PointTable, Reading
 from bregma.geometry import Array
 from bregma.metrics import Interval, Statistic
 from bregma.results import Estimate
