@@ -82,14 +82,6 @@ def test_ellipsoid_has_the_volume_of_an_ellipsoid():
     assert (image * x).sum() / image.sum() == pytest.approx(48.3, abs=0.02)
 
 
-def test_shell_grazes_brightest_at_its_inner_wall():
-    offset = np.linspace(0, 10, 1001)
-    shell = drawing.shell_thickness(offset, 10.0, 2.0)
-    assert shell[0] == pytest.approx(0.2, abs=1e-6)
-    assert offset[shell.argmax()] == pytest.approx(8.0, abs=0.02)
-    assert shell.max() == pytest.approx(0.6, abs=1e-3)
-
-
 @pytest.mark.parametrize("sigma", [0.8, 3.0, 20.0])
 def test_blur_keeps_the_mean_and_widens_by_sigma(sigma):
     image = np.zeros((201, 201), np.float32)

@@ -140,13 +140,6 @@ def ellipsoid_thickness(
     return np.sqrt(np.clip(1.0 - u * u - v * v, 0.0, None)).astype(np.float32)
 
 
-def shell_thickness(offset: NDArray[np.floating], outer: float, wall: float, *, power: float = 2.0) -> Image:
-    """Return the relative path length through the wall of a hollow elliptical section: bright where rays graze it."""
-    inner = max(outer - wall, 1e-3)
-    core = ellipse_chord(offset, inner, power=power) * np.float32(inner / outer)
-    return ellipse_chord(offset, outer, power=power) - core
-
-
 def blur(image: NDArray[np.floating], sigma_px: float) -> Image:
     """Gaussian blur; wide ones are done on a smaller grid, where they cost little."""
     source = np.asarray(image, dtype=np.float32)

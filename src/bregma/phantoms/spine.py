@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,80 +24,35 @@ from bregma.phantoms.base import Rng
 from bregma.phantoms.sampling import TruncatedNormal
 from bregma.phantoms.slip import MEYERDING_EDGES
 
-LEVELS = ("T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")
+LEVELS = ("T6", "T7", "T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")
 """Vertebrae that are built, cranial to caudal; those above T12 fill the picture and carry no landmarks."""
 PARTS = ("sup_ant", "sup_post", "inf_ant", "inf_post")
-_SUP_DEPTH_MM = {
-    "T8": 28.0,
-    "T9": 28.5,
-    "T10": 29.0,
-    "T11": 29.5,
-    "T12": 30.5,
-    "L1": 32.0,
-    "L2": 33.5,
-    "L3": 34.5,
-    "L4": 35.5,
-    "L5": 35.5,
-}
-_INF_DEPTH_MM = {
-    "T8": 29.0,
-    "T9": 29.5,
-    "T10": 30.0,
-    "T11": 31.0,
-    "T12": 32.0,
-    "L1": 33.5,
-    "L2": 34.5,
-    "L3": 35.5,
-    "L4": 35.5,
-    "L5": 34.5,
-}
-_POST_HEIGHT_MM = {
-    "T8": 20.5,
-    "T9": 21.5,
-    "T10": 22.5,
-    "T11": 24.0,
-    "T12": 25.5,
-    "L1": 27.0,
-    "L2": 27.5,
-    "L3": 27.5,
-    "L4": 26.5,
-    "L5": 24.0,
-}
-_DISC_MM = {
-    "T8": 4.5,
-    "T9": 4.5,
-    "T10": 5.0,
-    "T11": 5.5,
-    "T12": 6.5,
-    "L1": 8.0,
-    "L2": 9.5,
-    "L3": 10.5,
-    "L4": 11.5,
-    "L5": 10.5,
-}
-_BODY_SHARE = {
-    "T8": -0.07,
-    "T9": -0.06,
-    "T10": -0.06,
-    "T11": -0.06,
-    "T12": -0.04,
-    "L1": 0.0,
-    "L2": 0.02,
-    "L3": 0.05,
-    "L4": 0.09,
-    "L5": 0.18,
-}
-_DISC_SHARE = {
-    "T8": 0.0,
-    "T9": 0.0,
-    "T10": 0.0,
-    "T11": 0.0,
-    "T12": 0.01,
-    "L1": 0.07,
-    "L2": 0.10,
-    "L3": 0.13,
-    "L4": 0.17,
-    "L5": 0.19,
+
+
+class _Typical(NamedTuple):
+    """A vertebra and the disc below it: millimetres, and shares of the lordosis."""
+
+    sup_depth: float
+    inf_depth: float
+    post_height: float
+    disc: float
+    body_share: float
+    disc_share: float
+
+
+_TYPICAL = {
+    "T6": _Typical(26.5, 27.5, 19.0, 4.5, -0.07, 0.0),
+    "T7": _Typical(27.5, 28.5, 20.0, 4.5, -0.07, 0.0),
+    "T8": _Typical(28.0, 29.0, 20.5, 4.5, -0.07, 0.0),
+    "T9": _Typical(28.5, 29.5, 21.5, 4.5, -0.06, 0.0),
+    "T10": _Typical(29.0, 30.0, 22.5, 5.0, -0.06, 0.0),
+    "T11": _Typical(29.5, 31.0, 24.0, 5.5, -0.06, 0.0),
+    "T12": _Typical(30.5, 32.0, 25.5, 6.5, -0.04, 0.01),
+    "L1": _Typical(32.0, 33.5, 27.0, 8.0, 0.0, 0.07),
+    "L2": _Typical(33.5, 34.5, 27.5, 9.5, 0.02, 0.1),
+    "L3": _Typical(34.5, 35.5, 27.5, 10.5, 0.05, 0.13),
+    "L4": _Typical(35.5, 35.5, 26.5, 11.5, 0.09, 0.17),
+    "L5": _Typical(35.5, 34.5, 24.0, 10.5, 0.18, 0.19),
 }
 _S1_DEPTH_MM = 34.0
 
@@ -166,23 +122,25 @@ def sample_spine(rng: Rng, slips: Mapping[str, float], settings: SpineSettings |
     size = settings.size.draw(rng)
     lordosis = settings.lordosis_deg.draw(rng)
     jitter = {level: np.exp(0.18 * rng.standard_normal(2)) for level in LEVELS}
-    own = 1.0 + 0.03 * rng.standard_normal((len(LEVELS), 3))
+    own = 1.0 + 0.03 * rng.standard_normal((len(LEVELS), 2))
     height = settings.disc_height.draw(rng)
     narrowed = rng.uniform(0.0, 0.5, len(LEVELS)) ** 2
     worn = {pair.split("-")[0]: _wear(rng, slip) for pair, slip in slips.items()}
     depth, disc = {}, {}
     for level, factor, loss in zip(LEVELS, own, narrowed, strict=True):
-        depth[level] = (size * factor[0] * _SUP_DEPTH_MM[level], size * factor[0] * _INF_DEPTH_MM[level])
-        disc[level] = max(size * height * _DISC_MM[level] * (1 - loss) * worn.get(level, 1.0), 3.0)
+        depth[level] = (size * factor[0] * _TYPICAL[level].sup_depth, size * factor[0] * _TYPICAL[level].inf_depth)
+        disc[level] = max(size * height * _TYPICAL[level].disc * (1 - loss) * worn.get(level, 1.0), 3.0)
     return SpineParameters(
         size=size,
         lordosis_deg=lordosis,
         sacral_slope_deg=0.72 * lordosis + 3.0 + 3.5 * rng.standard_normal(),
-        wedge_deg={level: lordosis * _BODY_SHARE[level] * jitter[level][0] for level in LEVELS},
-        disc_deg={level: lordosis * _DISC_SHARE[level] * jitter[level][1] * worn.get(level, 1.0) for level in LEVELS},
+        wedge_deg={level: lordosis * _TYPICAL[level].body_share * jitter[level][0] for level in LEVELS},
+        disc_deg={
+            level: lordosis * _TYPICAL[level].disc_share * jitter[level][1] * worn.get(level, 1.0) for level in LEVELS
+        },
         disc_mm=disc,
         depth_mm=depth,
-        height_mm={level: size * f[1] * _POST_HEIGHT_MM[level] for level, f in zip(LEVELS, own, strict=True)},
+        height_mm={level: size * f[1] * _TYPICAL[level].post_height for level, f in zip(LEVELS, own, strict=True)},
         slip_percent=dict(slips),
     )
 

@@ -136,7 +136,7 @@ def _trunk(rng: Rng, shape: tuple[int, int], spine: Spine, habitus: Habitus, to_
 
 
 def _column_line(spine: Spine) -> Array:
-    """Points ``(N, 2)`` down the posterior wall, from above T8 to below the sacrum."""
+    """Points ``(N, 2)`` down the posterior wall, from above T6 to below the sacrum."""
     walls = [corner for corners in spine.bodies.values() for corner in (corners[1], corners[3])]
     sacrum = [corners[part] for corners in sacral_bodies(spine) for part in (1, 3)]
     points = np.array([walls[0] + (0.0, -60.0), *walls, *sacrum, sacrum[-1] + (-5.0, 60.0)])
