@@ -53,10 +53,9 @@ def pixels_of(path: Path, options: ImageOptions) -> NDArray[Any]:
     with _opened(path, options) as image:
         frame, turn = _frame(path, image, options), _orientation(image)
         white_is_zero = _is_inverted_16_bit(image)
-        deep_colour = _is_deep_colour(path, image)
-        page = image.tell()
+        opencv_needed, page = _is_beyond_pillow(path, image), image.tell()
         image.load()
-        grey = _deep_grey(path, page) if deep_colour else _grey(image)
+        grey = _grey_by_opencv(path, page) if opencv_needed else _grey(image)
     grey = _turned(np.iinfo(grey.dtype).max - grey if white_is_zero else grey, turn)
     check_shape(path, grey, frame)
     return windowed(path, finite(np.ascontiguousarray(grey)), options)
@@ -105,7 +104,7 @@ def _frame(path: Path, image: Image.Image, options: ImageOptions) -> Frame:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation (1 to 8) still to be applied; Pillow turns TIFF images itself.
+    """Return the EXIF orientation (1 to 8) still to be applied; TIFFs are turned by their decoders.
 
     Only what stands before the pixels of a PNG is looked at: Pillow would decode it whole to find the rest.
     """
@@ -150,21 +149,22 @@ def _is_inverted_16_bit(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO
 
 
-def _is_deep_colour(path: Path, image: Image.Image) -> bool:
-    """Tell a 16-bit image with colour or alpha, which Pillow would reduce to 8 bits."""
+def _is_beyond_pillow(path: Path, image: Image.Image) -> bool:
+    """Tell what Pillow would get wrong: it reduces 16-bit colour to 8 bits and misreads TIFFs that lie on their side."""
     if image.format == "PNG":
         with path.open("rb") as file:
             depth, colour_type = file.read(26)[24:26]
         return depth == 16 and colour_type != 0
-    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (8,))
-    return len(bits) > 1 and max(bits) == 16
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_TIFF_BITS, (8,))
+    return (len(bits) > 1 and max(bits) == 16) or tags.get(ExifTags.Base.Orientation, 1) in {5, 6, 7, 8}
 
 
-def _deep_grey(path: Path, page: int) -> NDArray[Any]:
-    buffer = np.fromfile(path, dtype=np.uint8)
-    ok, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(page, page + 1))
-    if not ok or pages[0].dtype != np.uint16:
-        raise ImageError("is a 16-bit colour image that cannot be decoded", where=path, fix="export it as 16-bit grey")
+def _grey_by_opencv(path: Path, page: int) -> NDArray[Any]:
+    """Decode with OpenCV, which turns TIFFs itself; only after Pillow found no damage, since OpenCV is lenient."""
+    ok, pages = cv2.imdecodemulti(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page + 1))
+    if not ok:
+        raise ImageError("is of a kind that cannot be decoded", where=path, fix="export it as 16-bit grey PNG")
     bgr: NDArray[Any] = np.asarray(pages[0])
     if bgr.ndim == 2:
         return bgr
