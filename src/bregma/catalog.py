@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
@@ -59,6 +60,29 @@ def catalog(names: Iterable[str] = ()) -> tuple[CatalogTable, ...]:
         ConfigError: there is no table of that name.
     """
     return tuple(_table(name) for name in (tuple(names) or TABLES))
+
+
+def anatomy(source: str | Path) -> tuple[CatalogTable, CatalogTable]:
+    """Return the landmarks and the measurements of one anatomy, a built-in one or that of a YAML file.
+
+    Raises:
+        SchemaError: there is no such anatomy, or its file is not valid.
+    """
+    from bregma.schema import load_schema
+
+    schema = load_schema(source)
+    landmarks = tuple(
+        CatalogRow(point.name, point.label, f"{point.code.scheme} {point.code.value}" if point.code else "")
+        for point in schema.landmarks
+    )
+    measurements = tuple(
+        CatalogRow(spec.name, f"{spec.label}, {spec.primitive} in {spec.unit}", spec.source)
+        for spec in schema.measurements
+    )
+    return (
+        CatalogTable("landmarks", f"{schema.title}: landmarks", landmarks),
+        CatalogTable("measurements", f"{schema.title}: measurements", measurements),
+    )
 
 
 def encoders(text: str = "") -> tuple[str, ...]:
@@ -136,7 +160,7 @@ def _losses() -> Iterator[CatalogRow]:
 
 
 def _primitives() -> Iterator[CatalogRow]:
-    from bregma.measure import PRIMITIVES
+    from bregma.measurement import PRIMITIVES
 
     for name, primitive in PRIMITIVES.items():
         roles = ", ".join(primitive.roles)
