@@ -190,8 +190,11 @@ def warp(image: NDArray[Any], matrix: Array, shape: tuple[int, int], *, fill: fl
     """Resample an image ``(H, W)`` once through ``matrix`` (source to target pixels) onto ``shape``.
 
     When the map shrinks the image, the source is low-pass filtered first, so that fine detail does not alias.
+
+    Raises:
+        ImageError: the map squashes the plane.
     """
-    source = low_pass(image, mean_scale(matrix))
+    source = low_pass(image, matrix)
     out = cv2.warpAffine(
         source,
         matrix[:2].astype(np.float64),
@@ -203,15 +206,21 @@ def warp(image: NDArray[Any], matrix: Array, shape: tuple[int, int], *, fill: fl
     return np.asarray(out, dtype=np.float32)
 
 
-def low_pass(image: NDArray[Any], factor: float) -> NDArray[np.float32]:
-    """Return the image as float32, smoothed as far as shrinking it by ``factor`` requires.
+def low_pass(image: NDArray[Any], matrix: Array) -> NDArray[np.float32]:
+    """Return the image ``(H, W)`` as float32, smoothed along each axis as far as the map's shrinking of it requires.
 
-    A Gaussian of variance ``(1 / factor**2 - 1) / 4`` pixels² brings a pixel's own blur (taken as 0.5 px) to that of the
-    coarser grid, so that sampling there does not alias (Lowe, IJCV 2004, the same reasoning as for scale space).
+    A Gaussian of variance ``(f**2 - 1) / 4`` pixels², for an axis that shrinks by ``f``, brings a pixel's own blur
+    (taken as 0.5 px) to that of the coarser grid, so that sampling there does not alias (Lowe, IJCV 2004, the same
+    reasoning as for scale space).
+
+    Raises:
+        ImageError: the map squashes the plane.
     """
     source = np.asarray(image, dtype=np.float32)
-    shrink = 1.0 / max(factor, 1e-6)
-    if shrink <= 1.2:
+    factors = np.linalg.norm(invert(matrix)[:2, :2], axis=1)
+    if factors.max() <= 1.2:
         return source
-    sigma = 0.5 * math.sqrt(shrink**2 - 1.0)
-    return np.asarray(cv2.GaussianBlur(source, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
+    # OpenCV reads a deviation of 0 as "that of the other axis"; an axis that is left alone gets next to none.
+    sigma_x, sigma_y = (0.5 * math.sqrt(f**2 - 1.0) if f > 1.2 else 1e-3 for f in factors)
+    out = cv2.GaussianBlur(source, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(out, dtype=np.float32)

@@ -138,7 +138,7 @@ def apply_geometric(
     x, y = columns + field[..., 0], rows + field[..., 1]
     source_x = inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]
     source_y = inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]
-    source = geometry.low_pass(image, geometry.mean_scale(matrix))
+    source = geometry.low_pass(image, matrix)
     out = cv2.remap(source, source_x, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
     return np.asarray(out, dtype=np.float32)
 
