@@ -77,11 +77,12 @@ class LandmarkSet:
         p = np.array(points, dtype=np.float64)
         if p.ndim != 2 or p.shape[1] != 2:
             raise LabelError("landmarks have the wrong shape", expected="(N, 2)", got=str(p.shape))
-        s = np.zeros(len(p), dtype=np.int8) if status is None else np.array(status, dtype=np.int8)
-        if s.shape != (len(p),):
-            raise LabelError("there must be one status a landmark", expected=f"({len(p)},)", got=str(s.shape))
-        if not np.isin(s, list(Status)).all():
-            raise LabelError("unknown landmark status", expected="0, 1, 2 or 3", got=str(s.tolist()))
+        given = np.zeros(len(p), dtype=np.int8) if status is None else np.asarray(status)
+        if given.shape != (len(p),):
+            raise LabelError("there must be one status a landmark", expected=f"({len(p)},)", got=str(given.shape))
+        if not np.isin(given, list(Status)).all():
+            raise LabelError("unknown landmark status", expected="0, 1, 2 or 3", got=str(given.tolist()))
+        s = given.astype(np.int8)
         placed = s <= Status.OCCLUDED
         if not np.isfinite(p[placed]).all():
             bad = int(np.flatnonzero(placed & ~np.isfinite(p).all(axis=1))[0])
@@ -262,9 +263,8 @@ class Prediction:
             object.__setattr__(self, name, array)
         if ((self.presence < 0) | (self.presence > 1)).any():
             raise InputError("a probability of presence lies outside 0 to 1", where=self.case_id)
-        if self.samples is not None and (self.samples.ndim != 3 or self.samples.shape[1:] != (n, 2)):
-            shape = self.samples.shape
-            raise InputError("prediction 'samples' has the wrong shape", expected=f"(S, {n}, 2)", got=str(shape))
+        if self.samples is not None:
+            object.__setattr__(self, "samples", _checked_samples(self.samples, n, self.case_id))
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -300,6 +300,18 @@ class Prediction:
             calibration=data.get("calibration", "none"),
             samples=None if samples is None else np.array(samples, dtype=np.float64),
         )
+
+
+def _checked_samples(samples: Array, count: int, where: str) -> Array:
+    """Return a frozen copy of draws ``(S, count, 2)``."""
+    array = np.array(samples, dtype=np.float64)
+    if array.ndim != 3 or array.shape[1:] != (count, 2):
+        got = str(array.shape)
+        raise InputError("prediction 'samples' has the wrong shape", where=where, expected=f"(S, {count}, 2)", got=got)
+    if not np.isfinite(array).all():
+        raise InputError("prediction 'samples' is not finite", where=where)
+    array.setflags(write=False)
+    return array
 
 
 MeasurementStatus = Literal["ok", "missing_landmark", "no_spacing", "uncalibrated", "refer"]
