@@ -202,7 +202,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Take one optimisation step; returns the loss and its terms, detached."""
-        loss, terms = self._loss(batch)
+        loss, terms = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         clip = self.plan.train.optimizer.clip_norm
@@ -247,7 +247,7 @@ class Trainer:
             self.observer.stepped(value)
         return total
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.fabric.device
         shape = self.plan.model.preprocess.size
         labels = Labels(batch.points_in, batch.placed, batch.placed, batch.known, shape).to(device)

@@ -1,0 +1,128 @@
+"""How much a training step costs beyond the bare network, and how fast the default is against SCN.
+
+Run: python benchmarks/step_time.py [--steps 30] [--size 256] [--json]
+
+The bare step is forward and backward of the same network on one fixed batch with the cheapest loss; the training step is what
+``bregma train`` does: reading, augmentation, encoding, forward, loss, backward, clipping, optimiser and averaging. The
+two alternate in blocks within one run, so that a busy machine slows both. The figure is the ratio of their medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from bregma.bundle import ModelConfig
+from bregma.codecs.heatmap import HeatmapCodecConfig
+from bregma.data.loader import Batch, batches, epoch_order
+from bregma.hardware import detect_hardware
+from bregma.inference import memory_format
+from bregma.networks.scn import SCNConfig
+from bregma.phantoms import make_phantoms
+from bregma.training.loop import Trainer
+from bregma.training.settings import Plan, ScheduleConfig, TrainConfig
+from bregma.types import Dataset
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=30, help="timed steps of each kind")
+    parser.add_argument("--size", type=int, default=256, help="input size")
+    parser.add_argument("--batch", type=int, default=8, help="images a step")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    data = make_phantoms("hand", 32, size=2 * args.size)
+    default = measure(default_plan(args.size, args.batch), data, args.steps)
+    scn = measure(scn_plan(args.size, args.batch), data, max(4, args.steps // 6))
+    result = {
+        "default": default,
+        "scn": scn,
+        "overhead_ratio": round(default["train_s"] / default["bare_s"], 3),
+        "default_vs_scn": round(default["images_per_s"] / scn["images_per_s"], 2),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    print(json.dumps(result) if args.json else table(result))
+
+
+def default_plan(size: int, batch: int) -> Plan:
+    """The default network and settings at a given size."""
+    precision = "bf16-mixed" if detect_hardware().fast_bf16 else "32-true"
+    return Plan(
+        model=ModelConfig.model_validate({"preprocess": {"size": (size, size)}}),
+        train=TrainConfig(batch_size=batch, precision=precision, schedule=ScheduleConfig(name="constant")),
+    )
+
+
+def scn_plan(size: int, batch: int) -> Plan:
+    """SCN with everything else the same."""
+    plan = default_plan(size, batch)
+    model = plan.model.model_copy(update={"network": SCNConfig(), "codec": HeatmapCodecConfig(activation="linear")})
+    return Plan.model_validate({**plan.to_dict(), "model": model.to_dict(), "loss": [{"name": "mse"}]})
+
+
+def measure(plan: Plan, data: Dataset, steps: int) -> dict[str, float]:
+    """Return median seconds of a bare and of a training step, in alternating blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(plan, data.schema, data.cases, (), Path(folder))
+        trainer.network.train()
+        stream = endless(trainer)
+        fixed = next(stream)
+        bare, full = [], []
+        for block in range(max(2, steps // 5) + 1):
+            times = [timed(lambda: bare_step(trainer, fixed)) for _ in range(5)]
+            steps_taken = [timed(lambda: trainer.step(next(stream))) for _ in range(5)]
+            if block:  # The first block warms caches and the allocator up.
+                bare += times
+                full += steps_taken
+    median = statistics.median(full)
+    return {"bare_s": statistics.median(bare), "train_s": median, "images_per_s": plan.train.batch_size / median}
+
+
+def bare_step(trainer: Trainer, batch: Batch) -> None:
+    """Forward and backward, with the cheapest loss that reaches every output."""
+    trainer.optimizer.zero_grad(set_to_none=True)
+    images = batch.images.to(memory_format=memory_format(trainer.fabric.device))
+    outputs = trainer.network(images)
+    trainer.fabric.backward(sum(value.float().mean() for value in outputs.values()))
+
+
+def endless(trainer: Trainer) -> Iterator[Batch]:
+    """Batches as training sees them, without end."""
+    settings = trainer.plan.train
+    order = [
+        indices
+        for epoch in range(1000)
+        for indices in epoch_order(len(trainer.source), settings.batch_size, seed=settings.seed, epoch=epoch)
+    ]
+    return batches(trainer.source, order, workers=settings.workers)
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Return the seconds that an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def table(result: dict[str, object]) -> str:
+    """Lay the figures out for a reader."""
+    lines = [f"{'':10}{'bare s':>10}{'train s':>10}{'images/s':>10}"]
+    for name in ("default", "scn"):
+        row = result[name]
+        lines.append(f"{name:10}{row['bare_s']:10.3f}{row['train_s']:10.3f}{row['images_per_s']:10.2f}")
+    lines.append(f"training step / bare step: {result['overhead_ratio']}")
+    lines.append(f"default / SCN, images a second: {result['default_vs_scn']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
