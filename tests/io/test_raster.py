@@ -154,7 +154,7 @@ def test_several_pages_need_a_choice(tmp_path):
     path = tmp_path / "a.tif"
     pages = [Image.fromarray(np.full((4, 4 + n), 10 * n, np.uint8)) for n in range(3)]
     pages[0].save(path, save_all=True, append_images=pages[1:])
-    with pytest.raises(ImageError, match="holds 3 pages and none was chosen.*0 to 2"):
+    with pytest.raises(ImageError, match=r"holds 3 pages and none was chosen.*0 to 2"):
         read_frame(path)
     for choice, page in [(0, 0), (2, 2), ("middle", 1)]:
         pixels, frame = read_image(path, frame=choice)

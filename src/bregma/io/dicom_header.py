@@ -49,16 +49,16 @@ PYDICOM_FAULTS = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings and log to itself."""
+    """Keep the warnings and the log of pydicom and all its parts to itself."""
     logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = before
+        logger.setLevel(before)
 
 
 def read_dataset(path: Path, *, pixels: bool) -> Dataset:

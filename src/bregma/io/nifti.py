@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import nibabel as nib
 import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
@@ -161,7 +162,7 @@ def pixels_of(path: Path, options: ImageOptions) -> NDArray[Any]:
 def _opened(path: Path) -> Iterator[Any]:
     """Open a file by content (gzip or plain, version 1 or 2); every complaint becomes an ImageError."""
     try:
-        with path.open("rb") as raw, warnings.catch_warnings():
+        with path.open("rb") as raw, warnings.catch_warnings(), LoggingOutputSuppressor():
             warnings.simplefilter("ignore")
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)

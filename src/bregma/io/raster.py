@@ -150,7 +150,7 @@ def _is_inverted_16_bit(image: Image.Image) -> bool:
 
 
 def _is_beyond_pillow(path: Path, image: Image.Image) -> bool:
-    """Tell what Pillow would get wrong: it reduces 16-bit colour to 8 bits and misreads TIFFs that lie on their side."""
+    """Tell what Pillow gets wrong: it reduces 16-bit colour to 8 bits and misreads TIFFs that lie on their side."""
     if image.format == "PNG":
         with path.open("rb") as file:
             depth, colour_type = file.read(26)[24:26]
