@@ -1,3 +1,96 @@
-"""Bregma: medical images to anatomical landmarks, landmarks to measurements with an honest error bar."""
+"""Bregma: medical images to anatomical landmarks, landmarks to measurements with an honest error bar.
+
+The commands of ``bregma`` are functions here: ``bregma.train(...)`` does what ``bregma train`` does. Names are loaded
+when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bregma.bundle import Bundle, load_bundle
+    from bregma.datasets import read_dataset, write_dataset
+    from bregma.errors import BregmaError
+    from bregma.geometry import Frame
+    from bregma.io import open_image, read_image
+    from bregma.phantoms import make_phantoms
+    from bregma.results import Evaluation
+    from bregma.schema import LandmarkSchema, load_schema
+    from bregma.types import Case, Dataset, LandmarkSet, Measurement, Prediction, Status
+    from bregma.workflows import compare, convert, demo, evaluate, inspect, measure, phantom, predict, train
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "BregmaError": "errors",
+    "Bundle": "bundle",
+    "Case": "types",
+    "Dataset": "types",
+    "Evaluation": "results",
+    "Frame": "geometry",
+    "LandmarkSchema": "schema",
+    "LandmarkSet": "types",
+    "Measurement": "types",
+    "Prediction": "types",
+    "Status": "types",
+    "compare": "workflows",
+    "convert": "workflows",
+    "demo": "workflows",
+    "evaluate": "workflows",
+    "inspect": "workflows",
+    "load_bundle": "bundle",
+    "load_schema": "schema",
+    "make_phantoms": "phantoms",
+    "measure": "workflows",
+    "open_image": "io",
+    "phantom": "workflows",
+    "predict": "workflows",
+    "read_dataset": "datasets",
+    "read_image": "io",
+    "train": "workflows",
+    "write_dataset": "datasets",
+}
+
+__all__ = [
+    "BregmaError",
+    "Bundle",
+    "Case",
+    "Dataset",
+    "Evaluation",
+    "Frame",
+    "LandmarkSchema",
+    "LandmarkSet",
+    "Measurement",
+    "Prediction",
+    "Status",
+    "compare",
+    "convert",
+    "demo",
+    "evaluate",
+    "inspect",
+    "load_bundle",
+    "load_schema",
+    "make_phantoms",
+    "measure",
+    "open_image",
+    "phantom",
+    "predict",
+    "read_dataset",
+    "read_image",
+    "train",
+    "write_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bregma' has no attribute {name!r}")
+    value = getattr(import_module(f"bregma.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
