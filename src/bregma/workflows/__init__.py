@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bregma.workflows.data import Inspection, convert, inspect, phantom
-    from bregma.workflows.demo import demo
+    from bregma.workflows.demonstration import demo
     from bregma.workflows.evaluation import compare, evaluate
     from bregma.workflows.loading import DataOptions
     from bregma.workflows.prediction import PredictResult, measure, predict
@@ -20,7 +20,7 @@ _HOMES = {
     "TrainResult": "training",
     "compare": "evaluation",
     "convert": "data",
-    "demo": "demo",
+    "demo": "demonstration",
     "evaluate": "evaluation",
     "inspect": "data",
     "measure": "prediction",
