@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,9 +29,16 @@ T = TypeVar("T")
 COLOURS = {"ok": "green", "note": "cyan", "warn": "yellow", "warning": "yellow", "fail": "red", "error": "red"}
 
 
+PIPED_WIDTH = 200
+"""Columns of a table that goes to a file or a pipe, where no terminal says how wide it is."""
+
+
 def out() -> Console:
     """Return the console of results; made anew, because tests and pipes exchange the stream."""
-    return Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
 
 
 def err() -> Console:
