@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bregma.bundle import load_bundle
-from bregma.datasets import read_dataset
 from bregma.errors import RunError
 from bregma.files import write_json
 from bregma.measurement import measure_landmarks, measure_prediction
@@ -24,7 +23,7 @@ from bregma.report import (
 )
 from bregma.schema import LandmarkSchema, load_schema
 from bregma.types import Case, Measurement, Prediction
-from bregma.workflows.loading import DataOptions, load_images
+from bregma.workflows.loading import DataOptions, load_data, load_images
 from bregma.workflows.track import Track, untracked
 
 
@@ -120,7 +119,7 @@ def measure(
         measured = {p.case_id: measure_prediction(anatomy, p) for p in read_predictions(file)}
     else:
         options = options or DataOptions()
-        dataset = read_dataset(path, format=options.format, schema=schema or options.schema, images=options.images)
+        dataset = load_data(path, replace(options, schema=schema or options.schema))
         measured = {
             case.id: measure_landmarks(dataset.schema, case.landmarks, case.frame)
             for case in dataset
