@@ -121,8 +121,10 @@ def _check_stream(dataset: Dataset, encoded: bytes) -> None:
 
 def _decode_twelve_bit_jpeg(dataset: Dataset, encoded: bytes) -> NDArray[Any]:
     """Decode lossy 12-bit JPEG, which GDCM can but pydicom does not ask it to."""
-    import gdcm  # type: ignore[import-untyped]
-
+    try:
+        import gdcm  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise NotImplementedError("12-bit JPEG needs python-gdcm: pip install python-gdcm") from error
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(encoded)
