@@ -193,7 +193,7 @@ class TestOptionsReachTheWorkflow:
     def test_predict(self, monkeypatch: pytest.MonkeyPatch) -> None:
         got = self.called(
             monkeypatch,
-            *("predict", "a.png", "b", "--model", "m", "-m", "n", "--out", "o", "--spacing", "0.2", "0.3"),
+            *("predict", "m", "a.png", "b", "--with", "n", "--out", "o", "--spacing", "0.2", "0.3"),
             *("--set", "predict.batch_size=2"),
         )
         assert list(got["models"]) == [Path("m"), Path("n")]

@@ -47,7 +47,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "train": Command(models.train, "Models", "bregma train hands --out runs/hand --set train.epochs=50"),
         "evaluate": Command(models.evaluate, "Models", "bregma evaluate runs/hand hands --part test"),
         "compare": Command(models.compare, "Models", "bregma compare runs/a runs/b --out runs/compare"),
-        "predict": Command(models.predict, "Use", "bregma predict study.dcm --model runs/hand --out predicted"),
+        "predict": Command(models.predict, "Use", "bregma predict runs/hand study.dcm --out predicted"),
         "measure": Command(models.measure, "Use", "bregma measure predicted --json"),
     }
 )

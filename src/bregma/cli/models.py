@@ -141,12 +141,13 @@ def evaluate(
 
 
 def predict(
+    model: Model,
     inputs: Annotated[list[Path], typer.Argument(help="Images, and folders of images.", show_default=False)],
     out: Out,
-    model: Annotated[
-        list[Path],
-        typer.Option("--model", "-m", help="Run folder or bundle; several make an ensemble.", show_default=False),
-    ],
+    further: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="MODEL", help="A further model, to average with; may be repeated."),
+    ] = None,
     spacing: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -166,7 +167,7 @@ def predict(
     from bregma.recipe import load_recipe
 
     config = load_recipe(None, set_ or ()).recipe.predict
-    result = workflows.predict(model, inputs, out, spacing=spacing, config=config, track=track)
+    result = workflows.predict([model, *(further or ())], inputs, out, spacing=spacing, config=config, track=track)
     if as_json:
         show_json(result.to_dict())
     else:
