@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bregma.config import Config
+from bregma.data.shapes import mirrored
 from bregma.errors import LabelError
 from bregma.geometry import Array
 from bregma.types import Case, Dataset, Status
@@ -104,6 +105,8 @@ class Fingerprint(Config):
     """Longer side of the box around an image's landmarks, as a share of the image's long side."""
     shortest_256: Summary | None
     """Shortest distance between two landmarks of an image: how fine a heatmap must resolve."""
+    mirrored: int
+    """Labelled images whose landmarks fit the others better as mirror images: 0 where all face one way."""
     tags: dict[str, dict[str, int]]
     """Tag to value to images, most frequent first; tags with more than 20 different values are left out."""
     numeric_tags: dict[str, Summary]
@@ -145,6 +148,7 @@ def fingerprint(dataset: Dataset, *, sample: int = 64, seed: int = 0) -> Fingerp
         labelled_landmarks=_optional([_placed(case).sum() for case in labelled]),
         extent=_optional([_extent(case) for case in labelled if _placed(case).sum() > 1]),
         shortest_256=_optional([np.nanmin(_nearest(case)) for case in labelled if _placed(case).sum() > 1]),
+        mirrored=_mirrored(labelled),
         tags=_tags(dataset.cases),
         numeric_tags=_numeric_tags(dataset.cases),
     )
@@ -236,6 +240,11 @@ def _landmarks(dataset: Dataset, cases: Sequence[Case]) -> tuple[LandmarkPrint, 
         )
         for i, name in enumerate(dataset.schema.names)
     )
+
+
+def _mirrored(cases: Sequence[Case]) -> int:
+    count = int(mirrored(np.array([_points_256(case) for case in cases])).sum()) if cases else 0
+    return min(count, len(cases) - count)
 
 
 def _mean(points: Array) -> tuple[float, float] | None:

@@ -48,6 +48,30 @@ def unusual_points(points: Array) -> Iterator[tuple[int, int, float, float]]:
         yield int(rows[row]), int(column), float(times[row, column]), float(share[row, column])
 
 
+def mirrored(points: Array) -> NDArray[np.bool_]:
+    """Tell which shapes fit the one with most points better as mirror images, i.e. face the other way.
+
+    Args:
+        points: ``(C, N, 2)``, NaN where there is no label.
+
+    Returns:
+        ``(C,)``; False where fewer than 4 points are known.
+    """
+    z = points[..., 0] + 1j * points[..., 1]
+    known = np.isfinite(z)
+    if not len(z) or known.sum(axis=1).max() < FEWEST_POINTS:
+        return np.zeros(len(z), dtype=np.bool_)
+    reference = _normalised(z[int(np.argmax(known.sum(axis=1)))])
+    usable = known.sum(axis=1) >= FEWEST_POINTS
+    plain, turned = (_misfit(align(shapes, reference), reference) for shapes in (z, -z.conj()))
+    return np.asarray(usable & (turned < plain))
+
+
+def _misfit(z: NDArray[np.complex128], reference: NDArray[np.complex128]) -> Array:
+    away = np.abs(z - reference)
+    return np.asarray(np.nansum(away, axis=1))
+
+
 def residuals(z: NDArray[np.complex128]) -> Array:
     """Return the distances ``(C, N)`` of shapes from their median shape after alignment, as shares of its size.
 

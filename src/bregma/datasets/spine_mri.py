@@ -23,6 +23,8 @@ CITATION = (
 
 _CORNERS, _TARGETS = "corners.csv", "targets.csv"
 _SPACING_MM = (1.0, 1.0)
+_SAME_SUBJECT = {"sub-19": "sub-18", "sub-33": "sub-32", "sub-53": "sub-51", "sub-54": "sub-52"}
+"""Scans whose stored image and labels equal those of another one; they count as one subject, so no split parts them."""
 
 
 def detect(root: Path) -> bool:
@@ -62,7 +64,7 @@ def _record(name: str, row: Row, targets: Mapping[str, Row], schema: LandmarkSch
     subject = image_stem(name)
     return Record(
         id=subject,
-        subject=subject,
+        subject=_SAME_SUBJECT.get(subject, subject),
         image=name,
         where=row.where,
         landmarks=LandmarkSet(named_points(row, schema.names)),

@@ -130,8 +130,8 @@ class _Rules:
         if not nearest:
             return 2.0, "no labels to tell the landmarks' distances"
         gap = float(sorted(nearest)[len(nearest) // 2]) * per_256
-        sigma = round(min(4.0, max(1.5, 0.14 * gap)), 2)
-        return sigma, f"0.14 x the median distance to the nearest landmark ({gap:.1f} input px), within 1.5 and 4"
+        sigma = round(min(4.0, max(1.5, 0.1 * gap)), 2)
+        return sigma, f"0.1 x the median distance to the nearest landmark ({gap:.1f} input px), within 1.5 and 4"
 
     def activation(self) -> tuple[str, str]:
         linear = {"mse", "weighted_mse", "adaptive_wing"} & set(self._loss_names())
@@ -154,10 +154,13 @@ class _Rules:
         return terms, f"{first}: {why}"
 
     def flip(self) -> tuple[float, str]:
-        meaning = {"swap": "left and right landmarks swap names", "keep": "a profile may face either side"}
         if self.schema.flip == "never":
             return 0.0, "the mirrored anatomy is another one (schema: flip never)"
-        return 0.5, f"{meaning[self.schema.flip]} (schema: flip {self.schema.flip})"
+        if self.schema.flip == "swap":
+            return 0.5, "left and right landmarks swap names (schema: flip swap)"
+        if self.schema.exchangeable or self.f.mirrored:
+            return 0.5, f"the anatomy may face either side (schema: flip keep; {self.f.mirrored} images do)"
+        return 0.0, "flips would be right (schema: flip keep), but all images face one way"
 
     def precision(self) -> tuple[str, str]:
         if self.hardware.fast_bf16:
