@@ -70,3 +70,8 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
         state.setdefault(int(index), {})[name] = tensor
     full["state"] = state
     optimizer.load_state_dict(full)
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            # Fused optimizers pair weight and state by their place in memory, so both need the same layout.
+            if value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
