@@ -6,6 +6,7 @@ place where cells become pixels.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -72,7 +73,7 @@ class HeatmapCodec:
             case "argmax":
                 cells = peak
             case "dark":
-                cells = _dark(p, peak, self.sigma_cells)
+                cells = _dark(p if self.config.activation == "softmax" else maps.clamp(min=0), peak, self.sigma_cells)
             case "local_soft_argmax":
                 cells = self._local_mean(p, peak)
             case "soft_argmax":
@@ -84,9 +85,11 @@ class HeatmapCodec:
         if self.config.activation == "softmax":
             return maps_BNHW.flatten(2).softmax(-1).view_as(maps_BNHW)
         positive = maps_BNHW.clamp(min=0)
-        # The floor of a regressed map is noise, not probability; what is left after cutting it sums to one.
-        peak = positive.amax((2, 3), keepdim=True)
-        kept = torch.where(positive >= 0.05 * peak, positive, 0.0)
+        # The floor of a regressed map is noise, not probability. Near a peak it stays, with the Gaussian's own tail:
+        # a tail cut unevenly to the left and right would shift the mean.
+        high = (positive >= 0.05 * positive.amax((2, 3), keepdim=True)).to(positive.dtype)
+        reach = max(1, math.ceil(1.5 * self.sigma_cells))
+        kept = positive * functional.max_pool2d(high, 2 * reach + 1, stride=1, padding=reach)
         return kept / kept.sum((2, 3), keepdim=True).clamp(min=1e-12)
 
     def _local_mean(self, p: Tensor, peak: Tensor) -> Tensor:
@@ -171,30 +174,35 @@ def _solve_centre(grid: Tensor, mask: Tensor, seen: Tensor, sigma: float) -> Ten
         weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-12)
         expected = (weight * grid).sum(-1, keepdim=True)
         variance = (weight * (grid - expected) ** 2).sum(-1, keepdim=True)
-        step = (seen - expected) * sigma**2 / variance.clamp(min=0.05 * sigma**2)
+        step = (seen - expected) * sigma**2 / variance.clamp(min=1e-4 * sigma**2)
         centre = centre + step.clamp(-0.5 * sigma, 0.5 * sigma)
-    # A map that is no Gaussian must not be extrapolated far: one target width beyond what was seen at most.
-    return torch.maximum(torch.minimum(centre, seen + sigma), seen - sigma)
+    # A map that is no Gaussian must not be extrapolated far: one target width beyond what was seen at most, or a little
+    # over half a cell, which is how far a point on the input's edge lies from what narrow targets show of it.
+    far = max(sigma, 0.6)
+    return torch.maximum(torch.minimum(centre, seen + far), seen - far)
 
 
 def _dark(p_BNHW: Tensor, peak: Tensor, sigma: float) -> Tensor:
     """Distribution-aware refinement (Zhang et al., DARK, CVPR 2020): one Newton step on the log map at its maximum."""
-    smooth = _smooth(p_BNHW, peak, sigma)
-    logp = functional.pad(smooth.clamp(min=1e-30).log(), (2, 2, 2, 2), mode="replicate")
+    # A Gaussian sampled more coarsely than this is none any more; blurring with it would move the maximum.
+    smooth = _smooth(p_BNHW, peak, sigma) if sigma >= 0.7 else p_BNHW
+    # At the border the step is taken from the nearest cell that has neighbours on both sides.
     inner_x = peak[..., 0].clamp(1, p_BNHW.shape[3] - 2)
     inner_y = peak[..., 1].clamp(1, p_BNHW.shape[2] - 2)
-    at = _Sampler(logp, inner_x, inner_y)
+    at = _Sampler(smooth.clamp(min=1e-30).log(), inner_x, inner_y)
     dx = 0.5 * (at(1, 0) - at(-1, 0))
     dy = 0.5 * (at(0, 1) - at(0, -1))
     xx = at(1, 0) - 2 * at(0, 0) + at(-1, 0)
     yy = at(0, 1) - 2 * at(0, 0) + at(0, -1)
     xy = 0.25 * (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1))
     det = xx * yy - xy**2
-    usable = (det > 1e-6) & (xx < 0)
-    safe = torch.where(usable, det, 1.0)
+    curved = (det > 1e-6) & (xx < 0)
+    safe = torch.where(curved, det, 1.0)
     step = torch.stack([-(yy * dx - xy * dy) / safe, -(xx * dy - xy * dx) / safe], -1)
-    inner = torch.stack([inner_x, inner_y], -1)
-    return torch.where(usable[..., None], inner + step.clamp(-2, 2), peak)
+    refined = torch.stack([inner_x, inner_y], -1) + step
+    # A Gaussian's maximum lies within half a cell of its highest cell; a longer way came from a ragged map.
+    usable = curved & ((refined - peak).abs() < 0.75).all(-1)
+    return torch.where(usable[..., None], refined, peak)
 
 
 def _smooth(p_BNHW: Tensor, peak: Tensor, sigma: float) -> Tensor:
@@ -212,12 +220,12 @@ def _smooth(p_BNHW: Tensor, peak: Tensor, sigma: float) -> Tensor:
 
 
 class _Sampler:
-    """Reads a padded map at small offsets from one cell a landmark."""
+    """Reads a map at small offsets from one cell a landmark."""
 
-    def __init__(self, padded: Tensor, x: Tensor, y: Tensor) -> None:
-        self.flat = padded.flatten(2)
-        self.width = padded.shape[3]
-        self.x, self.y = x.long() + 2, y.long() + 2
+    def __init__(self, maps_BNHW: Tensor, x: Tensor, y: Tensor) -> None:
+        self.flat = maps_BNHW.flatten(2)
+        self.width = maps_BNHW.shape[3]
+        self.x, self.y = x.long(), y.long()
 
     def __call__(self, dx: int, dy: int) -> Tensor:
         index = (self.y + dy) * self.width + self.x + dx
