@@ -23,8 +23,8 @@ from bregma.codecs import AnyCodecConfig, Codec, build_codec
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.config import Config, validate
 from bregma.data.preprocess import PreprocessConfig
-from bregma.errors import BundleError, InputError, RunError
-from bregma.files import read_json, sha256_file, write_json
+from bregma.errors import BundleError, ConfigError, InputError, RunError, SchemaError
+from bregma.files import atomic_path, read_json, sha256_file, write_json
 from bregma.networks import AnyNetworkConfig, Network, build_network
 from bregma.networks.timm_unet import TimmUNetConfig
 from bregma.schema import LandmarkSchema, schema_from_dict
@@ -32,6 +32,7 @@ from bregma.schema import LandmarkSchema, schema_from_dict
 FORMAT = 1
 """Version of the folder's layout; a reader refuses any other."""
 _FILES = ("schema.json", "weights.safetensors")
+_COPY = "copy the whole bundle again from its source"
 
 
 class ModelConfig(Config):
@@ -40,6 +41,17 @@ class ModelConfig(Config):
     preprocess: PreprocessConfig = PreprocessConfig()
     network: AnyNetworkConfig = TimmUNetConfig()
     codec: AnyCodecConfig = HeatmapCodecConfig()
+
+
+class _Header(Config):
+    """What ``bundle.json`` holds."""
+
+    format: int
+    name: str
+    model: ModelConfig
+    sha256: dict[str, str]
+    """File to the hash of its bytes."""
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,21 +111,30 @@ def save_bundle(
         raise RunError(f"cannot be written ({error.strerror})", where=folder) from error
     try:
         write_json(temporary / "schema.json", schema.to_dict())
-        save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, temporary / _FILES[1])
-        header = {
-            "format": FORMAT,
-            "name": name,
-            "model": config.to_dict(),
-            "sha256": {file: sha256_file(temporary / file) for file in _FILES},
-            "provenance": dict(provenance),
-        }
-        write_json(temporary / "bundle.json", header)
+        save_tensors(temporary / "weights.safetensors", weights)
+        hashes = {file: sha256_file(temporary / file) for file in _FILES}
+        header = _Header(format=FORMAT, name=name, model=config, sha256=hashes, provenance=dict(provenance))
+        write_json(temporary / "bundle.json", header.to_dict())
         temporary.chmod(0o755)
         _replace_folder(temporary, folder)
     except OSError as error:
         raise RunError(f"cannot be written ({error.strerror or error})", where=folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors and texts as one safetensors file, all or nothing.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            # The library has an error of its own for a full disk, unlike everything else that writes.
+            raise OSError(str(error)) from error
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -125,20 +146,16 @@ def load_bundle(folder: str | Path) -> Bundle:
     """
     root = find_bundle(folder)
     header = _header(root)
-    for file, expected in header["sha256"].items():
-        path = root / file
-        if not path.is_file():
-            raise BundleError("a file of the bundle is missing", where=path, fix="copy the whole bundle folder")
-        if sha256_file(path) != expected:
-            raise BundleError(
-                "has changed since the bundle was written", where=path, fix="copy the bundle again from its source"
-            )
-    schema = schema_from_dict(read_json(root / "schema.json"), where=str(root / "schema.json"))
-    config = validate(ModelConfig, header["model"], where=str(root / "bundle.json"), error=BundleError)
-    network, codec = _without_download(config, schema)
+    for file in _FILES:
+        _check_hash(root / file, header.sha256[file])
+    try:
+        schema = schema_from_dict(read_json(root / "schema.json"), where=str(root / "schema.json"))
+        network, codec = _without_download(header.model, schema)
+    except (InputError, SchemaError, ConfigError) as error:
+        raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
     _load_weights(network, root / "weights.safetensors")
-    name = f"{header['name']}@{header['sha256']['weights.safetensors'][:8]}"
-    return Bundle(name, schema, config, network.eval(), codec, header["provenance"])
+    name = f"{header.name}@{header.sha256['weights.safetensors'][:8]}"
+    return Bundle(name, schema, header.model, network.eval(), codec, header.provenance)
 
 
 def find_bundle(folder: str | Path) -> Path:
@@ -159,25 +176,34 @@ def find_bundle(folder: str | Path) -> Path:
     )
 
 
-def _header(root: Path) -> dict[str, Any]:
+def _header(root: Path) -> _Header:
     path = root / "bundle.json"
     try:
-        header = read_json(path)
+        data = read_json(path)
     except InputError as error:
-        raise BundleError(error.problem, where=error.where) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        got = header.get("format") if isinstance(header, dict) else type(header).__name__
+        raise BundleError(error.problem, where=error.where, fix=_COPY) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        got = repr(data.get("format")) if isinstance(data, dict) else type(data).__name__
         raise BundleError(
             "the bundle has another format version",
             where=path,
             expected=str(FORMAT),
-            got=str(got),
+            got=got,
             fix="use the Bregma version that wrote it, or train again",
         )
-    missing = {"name", "model", "sha256", "provenance"} - set(header)
-    if missing or set(header["sha256"]) != set(_FILES):
-        raise BundleError("the bundle's header is incomplete", where=path, expected="name, model, sha256, provenance")
+    header = validate(_Header, data, where=str(path), error=BundleError)
+    if set(header.sha256) != set(_FILES):
+        raise BundleError(
+            "the bundle's hashes are not complete", where=path, expected=" and ".join(_FILES), got=str([*header.sha256])
+        )
     return header
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError("a file of the bundle is missing", where=path, fix=_COPY)
+    if sha256_file(path) != expected:
+        raise BundleError("has changed since the bundle was written", where=path, fix=_COPY)
 
 
 def _without_download(config: ModelConfig, schema: LandmarkSchema) -> tuple[Network, Codec]:
@@ -204,5 +230,10 @@ def _replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.replace(old)
-    new.replace(target)
+    try:
+        new.replace(target)
+    except OSError:
+        if old.exists():
+            old.replace(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)

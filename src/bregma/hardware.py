@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from bregma.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -24,21 +26,30 @@ class Hardware:
 
 
 def detect_hardware(accelerator: str = "auto") -> Hardware:
-    """Look at this machine; ``accelerator`` other than ``auto`` is taken as told."""
+    """Look at this machine.
+
+    Raises:
+        ConfigError: ``accelerator`` is not ``auto`` and not there.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
-        mps = torch.backends.mps.is_available()
-        accelerator = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if accelerator == "cuda":
-        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    else:
-        fast = accelerator == "cpu" and _cpu_has_bf16()
+        accelerator = next(name for name, found in there.items() if found)
+    if not there.get(accelerator):
+        found = ", ".join(name for name, found in there.items() if found)
+        raise ConfigError(f"there is no '{accelerator}' here", where="accelerator", expected=f"auto or one of {found}")
+    fast = torch.cuda.is_bf16_supported() if accelerator == "cuda" else accelerator == "cpu" and _cpu_has_bf16()
     return Hardware(accelerator, cores, fast)
 
 
 def autocast_dtype(hardware: Hardware) -> torch.dtype | None:
     """Return the type for mixed-precision prediction, or None where full precision is as fast."""
     return torch.bfloat16 if hardware.fast_bf16 else None
+
+
+def is_helper() -> bool:
+    """Tell whether this process was started by a training on several devices, to train beside it and write nothing."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def _cpu_has_bf16() -> bool:

@@ -9,19 +9,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bregma.bundle import save_tensors
 from bregma.errors import RunError
-from bregma.files import atomic_path
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write tensors with plain data beside them."""
-    kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(kept, temporary, metadata={"state": json.dumps(state, allow_nan=False)})
+    """Write tensors with plain data beside them.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    save_tensors(path, tensors, metadata={"state": json.dumps(state, allow_nan=False)})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,13 +12,12 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from bregma.bundle import build_model
@@ -38,67 +37,15 @@ from bregma.training.checkpoint import (
     unprefixed,
     write_checkpoint,
 )
+from bregma.training.devices import start_devices
 from bregma.training.ema import Averaged
 from bregma.training.history import TensorBoardLog, write_history
+from bregma.training.progress import Observer, Progress, Silent
 from bregma.training.schedule import Schedule
-from bregma.training.settings import OptimizerConfig, Plan
+from bregma.training.settings import Plan, TrainConfig
 from bregma.types import Case
 
 log = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Hears of a training's progress."""
-
-    def started(self, epoch: int, epochs: int, steps_per_epoch: int) -> None:
-        """Training starts (or resumes) at ``epoch``."""
-        ...
-
-    def stepped(self, loss: float) -> None:
-        """One step was taken."""
-        ...
-
-    def validated(self, row: dict[str, float], best: bool) -> None:
-        """A validation ended."""
-        ...
-
-
-class Silent:
-    """An observer that does nothing."""
-
-    def started(self, epoch: int, epochs: int, steps_per_epoch: int) -> None:
-        """Ignore."""
-
-    def stepped(self, loss: float) -> None:
-        """Ignore."""
-
-    def validated(self, row: dict[str, float], best: bool) -> None:
-        """Ignore."""
-
-
-@dataclass
-class Progress:
-    """Where a training stands; all of it is in the checkpoint."""
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best_mre_px: float = math.inf
-    best_epoch: int = -1
-    validations_since_best: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        data = dict(self.__dict__)
-        data["best_mre_px"] = None if math.isinf(self.best_mre_px) else self.best_mre_px
-        return data
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Progress:
-        """Rebuild from ``to_dict``."""
-        best = data["best_mre_px"]
-        return cls(**{**data, "best_mre_px": math.inf if best is None else best})
 
 
 @dataclass(frozen=True)
@@ -147,22 +94,15 @@ class Trainer:
         observer: Observer | None = None,
     ) -> None:
         self.plan, self.schema, self.folder = plan, schema, folder
-        self.observer = observer or Silent()
         settings = plan.train
-        self.fabric = Fabric(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            precision=settings.precision,
-            strategy="auto" if settings.devices == 1 else "ddp",
-        )
-        if settings.devices > 1:
-            self.fabric.launch()
+        self.fabric = start_devices(settings, len(train_cases))
+        self.observer = observer if observer is not None and self.fabric.is_global_zero else Silent()
         torch.manual_seed(settings.seed)
         network, self.codec = build_model(plan.model, schema)
         check_terms(plan.loss, self.codec.outputs, _activation(plan))
         network.to(memory_format=memory_format(self.fabric.device))  # type: ignore[call-overload]
         self.average = Averaged(network, settings.ema)
-        optimizer = _optimizer(settings.optimizer, network, self.fabric.device)
+        optimizer = _optimizer(settings, network, self.fabric.device)
         self.network, self.optimizer = self.fabric.setup(network, optimizer)
         self.average.network.to(self.fabric.device)
         self.source = SampleSource(
@@ -198,6 +138,7 @@ class Trainer:
                 saved = time.monotonic()
         if board is not None:
             board.close()
+        self.fabric.barrier()
         return self._result()
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -237,17 +178,29 @@ class Trainer:
             loss, terms = self.step(batch)
             value = float(loss)
             if not math.isfinite(value):
-                raise RunError(
-                    f"the loss is no longer a finite number (epoch {epoch + 1}, step {self.progress.step})",
-                    where=self.folder,
-                    fix="lower train.optimizer.lr, or set train.precision=32-true",
-                )
+                raise self._diverged("loss")
             for name, term in {"loss": loss, **terms}.items():
                 total[name] = total.get(name, 0.0) + float(term) / len(order)
             self.observer.stepped(value)
-        return total
+        if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
+            raise self._diverged("network")
+        return {name: self._mean_over_devices(value) for name, value in total.items()}
+
+    def _diverged(self, what: str) -> RunError:
+        return RunError(
+            f"the {what} no longer holds finite numbers (epoch {self.progress.epoch + 1}, step {self.progress.step})",
+            where=self.folder,
+            fix="lower train.optimizer.lr, or set train.precision=32-true",
+        )
+
+    def _mean_over_devices(self, value: float) -> float:
+        if self.fabric.world_size == 1:
+            return value
+        mean = self.fabric.all_reduce(torch.tensor(value, device=self.fabric.device), reduce_op="mean")
+        return float(mean) if isinstance(mean, Tensor) else value
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, with its graph, and its terms, detached."""
         device = self.fabric.device
         shape = self.plan.model.preprocess.size
         labels = Labels(batch.points_in, batch.placed, batch.placed, batch.known, shape).to(device)
@@ -273,7 +226,7 @@ class Trainer:
             row |= {"val_mre_px": float(errors.mean()), "val_median_px": float(np.median(errors))}
             best = row["val_mre_px"] < progress.best_mre_px
             self.schedule.validated(row["val_mre_px"])
-        progress.validations_since_best = 0 if best else progress.validations_since_best + 1
+            progress.validations_since_best = 0 if best else progress.validations_since_best + 1
         if best:
             progress.best_mre_px, progress.best_epoch = row["val_mre_px"], progress.epoch
         progress.history.append(row)
@@ -300,7 +253,8 @@ class Trainer:
         errors = radial_errors(self.validation.cases, list(predictions))
         if not len(errors):
             raise ConfigError("the validation cases carry no labels", where="split 'val'")
-        return errors
+        # Counters of batch normalisation differ a little between devices; all of them must decide alike.
+        return self.fabric.broadcast(errors)
 
     def _deployable(self) -> dict[str, Tensor]:
         network = self.average.network if self.plan.train.ema else self.network.module
@@ -319,17 +273,19 @@ class Trainer:
             **prefixed("optimizer", optimizer_tensors(self.optimizer)),
             "rng": torch.get_rng_state(),
         }
+        scaler = self._scaler
         state = {
             "plan": plan_hash(self.plan),
             "progress": self.progress.to_dict(),
             "averaged": self.average.updates,
             "schedule": self.schedule.state(),
+            "scaler": scaler.state_dict() if scaler else None,
         }
         write_checkpoint(self._checkpoint, tensors, state)
 
     def _restore(self) -> None:
         tensors, state = read_checkpoint(self._checkpoint)
-        if state["plan"] != plan_hash(self.plan):
+        if state.get("plan") != plan_hash(self.plan):
             raise RunError(
                 "the checkpoint was made with other settings",
                 where=self._checkpoint,
@@ -342,7 +298,14 @@ class Trainer:
         self.average.updates = state["averaged"]
         self.schedule.restore(state["schedule"])
         self.progress = Progress.from_dict(state["progress"])
+        if self._scaler:
+            self._scaler.load_state_dict(state["scaler"])
         log.info("resumed at epoch %d of %d", self.progress.epoch + 1, self.plan.train.epochs)
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """What keeps float16 gradients in range; None for every other precision."""
+        return getattr(self.fabric.strategy.precision, "scaler", None)
 
     def _result(self) -> Trained:
         progress = self.progress
@@ -383,9 +346,11 @@ def _loss_input(codec: Codec, outputs: dict[str, Tensor], labels: Labels, target
     )
 
 
-def _optimizer(config: OptimizerConfig, network: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
+def _optimizer(settings: TrainConfig, network: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    config = settings.optimizer
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.name]
-    fused = device.type in ("cpu", "cuda")
+    # A fused optimizer would take the loss scale off gradients by itself, after they were clipped.
+    fused = device.type in ("cpu", "cuda") and settings.precision != "16-mixed"
     return kind(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 

@@ -42,7 +42,7 @@ class TrainConfig(Config):
 
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=8, ge=1)
-    """Images a step, over all devices."""
+    """Images a step, over all devices; a multiple of ``devices``."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     ema: float = Field(default=0.998, ge=0, lt=1)
@@ -80,4 +80,6 @@ class Plan(Config):
         stride = self.model.network.map_stride
         if any(side % stride for side in self.model.preprocess.size):
             raise ValueError(f"model.preprocess.size must be a multiple of model.network.map_stride={stride}")
+        if self.train.batch_size % self.train.devices:
+            raise ValueError(f"train.batch_size must be a multiple of train.devices={self.train.devices}")
         return self

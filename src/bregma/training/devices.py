@@ -1,0 +1,35 @@
+"""The devices that a training runs on."""
+
+from __future__ import annotations
+
+from lightning_fabric import Fabric
+
+from bregma.errors import ConfigError
+from bregma.hardware import detect_hardware
+from bregma.training.settings import TrainConfig
+
+
+def start_devices(settings: TrainConfig, images: int) -> Fabric:
+    """Set up the devices; with more than one, start the other processes, which run this program once more.
+
+    Raises:
+        ConfigError: a device that is not there, or a setting that it cannot honour.
+    """
+    accelerator = detect_hardware(settings.accelerator).accelerator
+    if settings.precision == "16-mixed" and accelerator == "cpu":
+        raise ConfigError(
+            "processors have no fast float16", where="train.precision", fix="set it to 32-true or bf16-mixed"
+        )
+    if settings.devices > images:
+        raise ConfigError(
+            "there are more devices than training images", where="train.devices", expected=f"{images} at most"
+        )
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        strategy="auto" if settings.devices == 1 else "ddp",
+    )
+    if settings.devices > 1:
+        fabric.launch()
+    return fabric
