@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -38,7 +39,7 @@ class TimmUNet(Network):
         self.stride = int(reductions[-1])
         if config.map_stride < reductions[0] and outputs.maps:
             # No encoder feature is as fine as the maps: a shallow stem at full resolution supplies the missing skips.
-            missing = [s for s in (1, 2) if config.map_stride <= s < reductions[0]]
+            missing = [s for s in (1, 2, 4) if config.map_stride <= s < reductions[0]]
             self.stem: nn.Module | None = ConvBlock(in_channels, 16)
             reductions, channels = missing + reductions, [16] * len(missing) + channels
             self.stem_strides = missing
@@ -89,16 +90,18 @@ def _create_encoder(config: TimmUNetConfig, in_channels: int) -> nn.Module:
             where="network.encoder",
             expected=f"a timm model name, e.g. {', '.join(near or ['resnet18', 'resnet34'])}",
         )
+    if config.pretrained and not timm.is_model_pretrained(config.encoder):
+        raise ConfigError(
+            f"timm publishes no weights for '{config.encoder}'",
+            where="network.pretrained",
+            fix="choose another encoder, or set network.pretrained=false",
+        )
     try:
         model = timm.create_model(
             config.encoder, features_only=True, pretrained=config.pretrained, in_chans=in_channels
         )
     except (RuntimeError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"the encoder '{config.encoder}' gives no feature pyramid ({error})",
-            where="network.encoder",
-            fix="choose a convolutional or hierarchical encoder",
-        ) from error
+        raise _no_pyramid(config, str(error)) from error
     except OSError as error:
         raise ConfigError(
             f"the published weights of '{config.encoder}' cannot be had ({error})",
@@ -107,4 +110,33 @@ def _create_encoder(config: TimmUNetConfig, in_channels: int) -> nn.Module:
         ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"timm returned no network for '{config.encoder}'", where="network.encoder")
+    _check_pyramid(config, model, in_channels)
     return model
+
+
+def _check_pyramid(config: TimmUNetConfig, encoder: nn.Module, in_channels: int) -> None:
+    """Refuse an encoder whose features do not halve step by step, or that takes one input size only."""
+    info: Any = encoder.feature_info
+    reductions, channels = list(info.reduction()), list(info.channels())
+    if reductions[0] not in (1, 2, 4, 8) or any(fine * 2 != coarse for fine, coarse in pairwise(reductions)):
+        raise _no_pyramid(config, f"its features lie at 1/{', 1/'.join(map(str, reductions))}")
+    rows, columns = 2 * reductions[-1], 3 * reductions[-1]
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            features = encoder(torch.zeros(1, in_channels, rows, columns))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise _no_pyramid(config, f"at {rows} x {columns}: {error}") from error
+    finally:
+        encoder.train()
+    expected = [(1, c, rows // r, columns // r) for c, r in zip(channels, reductions, strict=True)]
+    if [tuple(f.shape) for f in features] != expected:
+        raise _no_pyramid(config, "its features are not as large as it says")
+
+
+def _no_pyramid(config: TimmUNetConfig, why: str) -> ConfigError:
+    return ConfigError(
+        f"the encoder '{config.encoder}' gives no feature pyramid for inputs of any size ({why})",
+        where="network.encoder",
+        fix="choose a convolutional or hierarchical encoder",
+    )

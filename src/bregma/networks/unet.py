@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from bregma.errors import ConfigError
 from bregma.networks.base import ConvBlock, Heads, Network, NetworkConfig, OutputSpec, upsample_to
 
 
@@ -36,7 +37,13 @@ class UNet(Network):
             ConvBlock(in_channels if level == 0 else widths[level - 1], width) for level, width in enumerate(widths)
         )
         self.pool = nn.MaxPool2d(2)
-        finest = min(config.map_stride.bit_length() - 1, config.levels - 1)
+        finest = config.map_stride.bit_length() - 1
+        if finest >= config.levels:
+            raise ConfigError(
+                f"a U-Net of {config.levels} resolutions has none at 1/{config.map_stride}",
+                where="network.levels",
+                expected=f"{finest + 1} or more",
+            )
         steps = range(config.levels - 2, finest - 1, -1) if outputs.maps else range(0)
         self.up_levels = tuple(steps)
         self.up = nn.ModuleList(ConvBlock(widths[level + 1] + widths[level], widths[level]) for level in steps)
