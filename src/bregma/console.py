@@ -98,7 +98,7 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 
 class TrainingProgress:
-    """Shows a training while it runs; an ``Observer`` of ``bregma.training.loop`` and a context manager.
+    """Shows a training while it runs; an ``Observer`` of ``bregma.training.progress`` and a context manager.
 
     A line per validation stays; below it, where standard error is a terminal, a bar shows the steps and the time left.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bregma.errors import RunError
 from bregma.phantoms import iter_phantoms, make_phantoms
-from bregma.training.loop import Observer
+from bregma.training.progress import Observer
 from bregma.types import Dataset
 from bregma.workflows.prediction import write_measurement_tables
 from bregma.workflows.track import Track, untracked

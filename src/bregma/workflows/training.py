@@ -18,8 +18,9 @@ from bregma.report.figures import learning_curves
 from bregma.results import Evaluation
 from bregma.schema import LandmarkSchema
 from bregma.training.budget import fit_to_budget
-from bregma.training.loop import Observer, Trained, Trainer
+from bregma.training.loop import Trained, Trainer
 from bregma.training.plan import Planned, make_plan
+from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.loading import DataOptions, load_data
