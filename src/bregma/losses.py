@@ -51,7 +51,8 @@ class AdaptiveWingConfig(LossTerm):
     omega: float = Field(default=14.0, gt=0)
     theta: float = Field(default=0.5, gt=0)
     epsilon: float = Field(default=1.0, gt=0)
-    alpha: float = Field(default=2.1, gt=1)
+    alpha: float = Field(default=2.1, ge=2)
+    """Power on the background; on the peak it is one less, below 1 of which the gradient at no error has no bound."""
 
 
 class CrossEntropyConfig(LossTerm):
@@ -179,7 +180,8 @@ def presence(config: PresenceConfig, x: LossInput) -> Tensor:
     if x.presence is None:
         raise ConfigError("the codec gives no presence", where="loss 'presence'", fix="set codec.presence=true")
     return _masked(
-        functional.binary_cross_entropy_with_logits(x.presence.float(), x.present, reduction="none"), x.known
+        functional.binary_cross_entropy_with_logits(x.presence.to(x.present.dtype), x.present, reduction="none"),
+        x.known,
     )
 
 
@@ -247,7 +249,7 @@ def total_loss(terms: Sequence[LossTerm], x: LossInput) -> tuple[Tensor, dict[st
 def _maps(x: LossInput) -> tuple[Tensor, Tensor]:
     if x.maps is None or x.target_maps is None:
         raise ConfigError("the codec gives no maps for a loss on maps", where="loss")
-    return x.maps.float(), x.target_maps
+    return x.maps.to(x.target_maps.dtype), x.target_maps
 
 
 def _masked(values_BN: Tensor, mask_BN: Tensor) -> Tensor:
