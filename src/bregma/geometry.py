@@ -176,9 +176,10 @@ def apply(matrix: Array, points: ArrayLike) -> Array:
 
 
 def apply_cov(matrix: Array, cov: ArrayLike) -> Array:
-    """Push covariances ``(..., 2, 2)`` through a map: ``A Σ Aᵀ``."""
+    """Push covariances ``(..., 2, 2)`` through a map: ``A Σ Aᵀ``, symmetric to the last digit."""
     linear = matrix[:2, :2]
-    return np.asarray(linear @ np.asarray(cov, dtype=np.float64) @ linear.T)
+    pushed = linear @ np.asarray(cov, dtype=np.float64) @ linear.T
+    return np.asarray(0.5 * (pushed + pushed.swapaxes(-1, -2)))
 
 
 def mean_scale(matrix: Array) -> float:
