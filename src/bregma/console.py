@@ -53,6 +53,8 @@ def set_up_logging(verbose: int) -> None:
     logger = logging.getLogger("bregma")
     logger.handlers[:] = [handler]
     logger.setLevel(level)
+    # Fabric announces its precision on a stream of its own; the plan says it already.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(max(level, logging.WARNING))
 
 
 def show_json(data: Any) -> None:
