@@ -21,6 +21,11 @@ from bregma.geometry import Array
 
 Image = NDArray[np.float32]
 
+_STEEPEST = 0.28
+"""Elastic displacements never differ more between control points, as a share of their distance. OpenCV's cubic kernel
+(a = -3/4) is at most 1.75 times as steep along an axis, for values 1.375 times as large across it, so that over both
+axes the field's slope stays below 0.28 * 1.75 * 1.375 * sqrt(2) < 1: the image does not fold."""
+
 
 class AugmentConfig(Config):
     """Ranges from which each training sample's changes are drawn; 0 switches a change off."""
@@ -36,7 +41,8 @@ class AugmentConfig(Config):
     flip: float = Field(default=0.0, ge=0, le=1)
     """Probability of a left/right flip; the schema says which landmarks swap names."""
     elastic: float = Field(default=0.0, ge=0, le=0.1)
-    """Largest typical elastic displacement, as a share of the input's size."""
+    """Elastic displacement (twice its standard deviation), as a share of the input's size; weakened where the image
+    would fold."""
     elastic_cells: int = Field(default=4, ge=2, le=16)
     """Control points of the elastic grid along each axis."""
     gamma: float = Field(default=0.4, ge=0, lt=4)
@@ -96,7 +102,7 @@ def sample_geometric(config: AugmentConfig, shape: tuple[int, int], rng: np.rand
     control = None
     if config.elastic > 0:
         size = (config.elastic_cells, config.elastic_cells, 2)
-        control = (rng.normal(0.0, 0.5 * config.elastic * max(shape), size)).astype(np.float32)
+        control = _without_folds(rng.normal(0.0, 0.5 * config.elastic * max(shape), size), shape)
     return Geometric(matrix, flip, control)
 
 
@@ -147,7 +153,8 @@ def apply_to_points(points: Array, base: Array, change: Geometric, shape: tuple[
     """Map points ``(N, 2)`` of the original image to the changed input, to 0.01 px where there is an elastic part.
 
     The output pixel ``u`` shows what lies at ``u + d(u)`` of the affine image; so a point ``v`` there is found by
-    iterating ``u = v - d(u)``, which converges because neighbouring displacements differ by less than their distance.
+    iterating ``u = v - d(u)``, which converges because neighbouring displacements differ by less than their distance
+    (:func:`sample_geometric` sees to it).
     """
     target = geometry.apply(geometry.compose(base, change.matrix), points)
     if change.control is None:
@@ -186,6 +193,16 @@ def _cover(image: Image, box: tuple[float, float, float, float, float]) -> None:
     height, width = image.shape
     x, y, w, h, grey = box
     image[int(y * height) : int((y + h) * height), int(x * width) : int((x + w) * width)] = grey
+
+
+def _without_folds(control: Array, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Weaken control displacements until neighbours differ by at most ``_STEEPEST`` of their distance."""
+    cell = np.array([shape[1], shape[0]]) / control.shape[1]
+    steepest = max(
+        float(np.linalg.norm(np.diff(control, axis=1), axis=-1).max() / cell[0]),
+        float(np.linalg.norm(np.diff(control, axis=0), axis=-1).max() / cell[1]),
+    )
+    return np.asarray(control * min(1.0, _STEEPEST / max(steepest, 1e-9)), dtype=np.float32)
 
 
 def _log_uniform(rng: np.random.Generator, spread: float) -> float:
