@@ -84,10 +84,10 @@ def dataset(train: int = 8, val: int = 3, test: int = 3) -> Dataset:
     return Dataset("spots", SCHEMA, every, splits, license="CC0-1.0", citation="drawn here")
 
 
-def plan(**changes: Any) -> Plan:
-    """Return a plan of three epochs of two steps over eight cases, with ``changes`` laid over it."""
+def plan(*, codec: dict[str, Any] | None = None, **changes: Any) -> Plan:
+    """Return a plan of three epochs of two steps over eight cases, with ``codec`` and ``changes`` laid over it."""
     base = {
-        "model": MODEL,
+        "model": MODEL if codec is None else {**MODEL, "codec": codec},
         "augment": STILL,
         "train": {
             "epochs": 3,

@@ -99,7 +99,7 @@ def validate(
     data: Any,
     *,
     where: str,
-    lines: Mapping[Loc, int] | None = None,
+    lines: Mapping[Loc, int | str] | None = None,
     error: type[BregmaError] = ConfigError,
 ) -> T:
     """Check ``data`` against a settings class; the first fault is reported with its line and setting."""
@@ -107,18 +107,40 @@ def validate(
         return cls.model_validate(data)
     except ValidationError as failure:
         first = failure.errors()[0]
-        loc = tuple(first["loc"])
+        loc = _without_tags(tuple(first["loc"]), data)
         given = first["input"] if first["type"] != "extra_forbidden" else None
         got = repr(given) if isinstance(given, str | int | float) else None
         raise error(_problem(cls, first, loc), where=where_line(where, loc, lines or {}), got=got) from failure
 
 
-def where_line(where: str, loc: Loc, lines: Mapping[Loc, int]) -> str:
-    """Return ``where`` with the line of ``loc``, or of its nearest enclosing entry that has one."""
+def where_line(where: str, loc: Loc, lines: Mapping[Loc, int | str]) -> str:
+    """Return ``where`` with the line of ``loc``, or of its nearest enclosing entry that has one.
+
+    An entry that does not come from the file has a text instead of a line, which says where it comes from.
+    """
     for end in range(len(loc), -1, -1):
         if loc[:end] in lines:
-            return f"{where}, line {lines[loc[:end]]}"
+            line = lines[loc[:end]]
+            return line if isinstance(line, str) else f"{where}, line {line}"
     return where
+
+
+def _without_tags(loc: Loc, data: Any) -> Loc:
+    """Leave out what pydantic adds to a place: the ``name`` that chose one of several kinds."""
+    kept: list[int | str] = []
+    for part in loc:
+        if isinstance(data, Mapping) and part not in data and part == data.get("name"):
+            continue
+        kept.append(part)
+        data = _entry(data, part)
+    return tuple(kept)
+
+
+def _entry(data: Any, part: int | str) -> Any:
+    try:
+        return data[part]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def _problem(cls: type[Config], first: Mapping[str, Any], loc: Loc) -> str:

@@ -71,7 +71,7 @@ class LoadedRecipe:
 
     recipe: Recipe
     where: str
-    lines: Mapping[Loc, int]
+    lines: Mapping[Loc, int | str]
 
 
 def builtin_recipes() -> tuple[str, ...]:
@@ -88,15 +88,18 @@ def load_recipe(source: str | Path | None = None, overrides: Iterable[str] = ())
     """
     data: Any = {}
     where = "settings"
-    lines: dict[Loc, int] = {}
+    lines: dict[Loc, int | str] = {}
     if source is not None:
         path = _recipe_path(source)
-        data, lines = read_yaml(path)
+        data, found = read_yaml(path)
+        lines |= found
         where = str(path)
         data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError("holds no settings", where=where, expected="a mapping such as train: {epochs: 50}")
+    overrides = list(overrides)
     data = with_overrides(data, overrides)
+    lines |= {tuple(item.partition("=")[0].strip().split(".")): f"--set {item}" for item in overrides}
     return LoadedRecipe(validate(Recipe, data, where=where, lines=lines), where, lines)
 
 

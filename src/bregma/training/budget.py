@@ -10,7 +10,7 @@ from pathlib import Path
 from bregma.data.loader import batches, epoch_order
 from bregma.schema import LandmarkSchema
 from bregma.training.loop import Trainer
-from bregma.training.plan import Planned
+from bregma.training.plan import BY_RECIPE, Planned, pace, place
 from bregma.training.settings import Plan
 from bregma.types import Case
 
@@ -20,6 +20,9 @@ _RESERVE = 0.92  # Validation, checkpoints and a machine that is busier later.
 
 def seconds_per_step(plan: Plan, schema: LandmarkSchema, cases: Sequence[Case]) -> float:
     """Measure a training step on a throw-away network, data loading included."""
+    # One device's share of a step: the others work at the same time.
+    alone = {"devices": 1, "batch_size": plan.train.batch_size // plan.train.devices}
+    plan = plan.model_copy(update={"train": plan.train.model_copy(update=alone)})
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(plan, schema, cases, (), Path(folder))
         order = []
@@ -37,12 +40,15 @@ def seconds_per_step(plan: Plan, schema: LandmarkSchema, cases: Sequence[Case]) 
 
 
 def fit_to_budget(planned: Planned, schema: LandmarkSchema, cases: Sequence[Case], minutes: float) -> Planned:
-    """Return the plan with the number of epochs that fit into ``minutes``, at least one."""
+    """Return the plan with the number of epochs that fit into ``minutes``, at least one, and what follows from it."""
     seconds = seconds_per_step(planned.plan, schema, cases)
     settings = planned.plan.train
     steps = len(epoch_order(len(cases), settings.batch_size, seed=settings.seed, epoch=0))
     epochs = max(1, int(minutes * 60 * _RESERVE / (seconds * steps)))
-    changes = {"epochs": epochs, "validate_every": max(1, min(settings.validate_every, epochs))}
-    plan = planned.plan.model_copy(update={"train": settings.model_copy(update=changes)})
     reason = f"{minutes:g} minutes at {seconds:.3f} s a step of {settings.batch_size}, {steps} steps an epoch"
-    return Planned(plan, {**planned.reasons, "train.epochs": reason})
+    changes = {"train.epochs": (epochs, reason)}
+    changes |= {name: to for name, to in pace(epochs, steps).items() if planned.reasons.get(name) != BY_RECIPE}
+    data = planned.plan.to_dict()
+    for name, (value, _) in changes.items():
+        place(data, name, value)
+    return Planned(Plan.model_validate(data), {**planned.reasons, **{name: why for name, (_, why) in changes.items()}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from lightning_fabric import Fabric
 
 from bregma.errors import ConfigError
@@ -15,15 +17,8 @@ def start_devices(settings: TrainConfig, images: int) -> Fabric:
     Raises:
         ConfigError: a device that is not there, or a setting that it cannot honour.
     """
-    accelerator = detect_hardware(settings.accelerator).accelerator
-    if settings.precision == "16-mixed" and accelerator == "cpu":
-        raise ConfigError(
-            "processors have no fast float16", where="train.precision", fix="set it to 32-true or bf16-mixed"
-        )
-    if settings.devices > images:
-        raise ConfigError(
-            "there are more devices than training images", where="train.devices", expected=f"{images} at most"
-        )
+    accelerator = check_devices(settings, images)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # It announces settings that the plan names.
     fabric = Fabric(
         accelerator=accelerator,
         devices=settings.devices,
@@ -33,3 +28,28 @@ def start_devices(settings: TrainConfig, images: int) -> Fabric:
     if settings.devices > 1:
         fabric.launch()
     return fabric
+
+
+def check_devices(settings: TrainConfig, images: int) -> str:
+    """Return the accelerator by name.
+
+    Raises:
+        ConfigError: a device that is not there, or a setting that it cannot honour.
+    """
+    accelerator = detect_hardware(settings.accelerator).accelerator
+    if settings.precision == "16-mixed" and accelerator == "cpu":
+        raise ConfigError(
+            "processors have no fast float16", where="train.precision", fix="set it to 32-true or bf16-mixed"
+        )
+    if settings.batch_size % settings.devices:
+        raise ConfigError(
+            "does not divide evenly among the devices",
+            where="train.batch_size",
+            expected=f"a multiple of train.devices={settings.devices}",
+            got=str(settings.batch_size),
+        )
+    if settings.devices > images:
+        raise ConfigError(
+            "there are more devices than training images", where="train.devices", expected=f"{images} at most"
+        )
+    return accelerator

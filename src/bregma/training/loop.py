@@ -37,7 +37,7 @@ from bregma.training.checkpoint import (
     unprefixed,
     write_checkpoint,
 )
-from bregma.training.devices import start_devices
+from bregma.training.devices import check_devices, start_devices
 from bregma.training.ema import Averaged
 from bregma.training.history import TensorBoardLog, write_history
 from bregma.training.progress import Observer, Progress, Silent
@@ -318,6 +318,17 @@ class Trainer:
             images=progress.step * min(self.plan.train.batch_size, len(self.source)),
             seconds=progress.seconds,
         )
+
+
+def check_plan(plan: Plan, schema: LandmarkSchema, images: int) -> None:
+    """Refuse a plan that cannot be trained, before anything is written.
+
+    Raises:
+        ConfigError: settings that do not fit each other, the anatomy or this machine.
+    """
+    check_devices(plan.train, images)
+    _, codec = build_model(plan.model, schema)
+    check_terms(plan.loss, codec.outputs, _activation(plan))
 
 
 def plan_hash(plan: Plan) -> str:

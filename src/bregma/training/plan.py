@@ -6,10 +6,11 @@ A recipe lists only what differs from the plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bregma.bundle import ModelConfig
 from bregma.config import Loc, validate
 from bregma.data.fingerprint import LONG_SIDE, Fingerprint
 from bregma.hardware import Hardware, detect_hardware
@@ -20,6 +21,16 @@ PIXELS_CPU = 256 * 256
 PIXELS_GPU = 512 * 512
 VIEWS = 16_000
 """Training images shown, counting every augmented view: where accuracy on small sets levels off (docs/planning.md)."""
+
+BY_RECIPE = "set by the recipe"
+
+_KINDS = {
+    "model": {
+        "network": {"name": ModelConfig().network.name},
+        "codec": {"name": ModelConfig().codec.name},
+    }
+}
+"""The parts that a recipe may change without saying which kind they are."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ def make_plan(
     *,
     recipe: Mapping[str, Any] | None = None,
     where: str = "recipe",
-    lines: Mapping[Loc, int] | None = None,
+    lines: Mapping[Loc, int | str] | None = None,
     hardware: Hardware | None = None,
 ) -> Planned:
     """Derive a plan and lay a recipe over it.
@@ -60,13 +71,28 @@ def make_plan(
         ConfigError: an unknown or invalid setting in the recipe; names it.
     """
     recipe = recipe or {}
-    accelerator = _lookup(recipe, "train.accelerator") or "auto"
-    rules = _Rules(fingerprint, schema, train_images, hardware or detect_hardware(accelerator), recipe)
-    derived, reasons = rules.derive()
-    data = _overlay(derived, recipe)
-    plan = validate(Plan, data, where=where, lines=lines)
-    changed = dict.fromkeys(flatten(recipe), "set by the recipe")
-    return Planned(plan, {**reasons, **changed})
+    # Checked alone first, so that rules see only settings that are valid.
+    asked = flatten(validate(Plan, _overlay(_KINDS, recipe), where=where, lines=lines).to_dict())
+    given = {name: asked[name] for name in flatten(recipe) if name in asked}
+    machine = hardware or detect_hardware(given.get("train.accelerator", "auto"))
+    derived, reasons = _Rules(fingerprint, schema, train_images, machine, given).derive()
+    plan = validate(Plan, _overlay(derived, recipe), where=where, lines=lines)
+    return Planned(plan, {**reasons, **dict.fromkeys(flatten(recipe), BY_RECIPE)})
+
+
+def pace(epochs: int, steps: int) -> dict[str, tuple[int, str]]:
+    """Return the settings that follow from the length of a training, each with its reason.
+
+    Args:
+        epochs: of the training.
+        steps: of one epoch.
+    """
+    every = max(1, min(math.ceil(60 / steps), epochs // 10))
+    warmup = min(100, max(1, epochs * steps // 10))
+    return {
+        "train.validate_every": (every, "about 60 steps between validations, at least ten validations"),
+        "train.schedule.warmup_steps": (warmup, "a tenth of the steps, 100 at most"),
+    }
 
 
 class _Rules:
@@ -78,12 +104,12 @@ class _Rules:
         schema: LandmarkSchema,
         train_images: int,
         hardware: Hardware,
-        recipe: Mapping[str, Any],
+        given: Mapping[str, Any],
     ) -> None:
-        self.f, self.schema, self.n, self.hardware, self.recipe = fingerprint, schema, train_images, hardware, recipe
+        self.f, self.schema, self.n, self.hardware, self.given = fingerprint, schema, train_images, hardware, given
 
     def derive(self) -> tuple[dict[str, Any], dict[str, str]]:
-        rules = {
+        rules: dict[str, Callable[[], tuple[Any, str]]] = {
             "model.preprocess.size": self.size,
             "model.codec.sigma_px": self.sigma,
             "model.codec.activation": self.activation,
@@ -92,27 +118,19 @@ class _Rules:
             "augment.flip": self.flip,
             "train.precision": self.precision,
             "train.epochs": self.epochs,
-            "train.validate_every": self.validate_every,
             "train.batch_size": self.batch_size,
             "train.workers": self.workers,
-            "train.schedule.warmup_steps": self.warmup,
         }
-        coordinate = self._codec() == "coordinate"
-        skipped = {"model.codec.sigma_px", "model.codec.activation"} if coordinate else set()
-        data: dict[str, Any] = {"model": {"codec": {"name": self._codec()}}}
-        reasons: dict[str, str] = {}
-        for name, rule in rules.items():
-            if name in skipped:
-                continue
-            value, reason = rule()
-            _place(data, name, value)
-            reasons[name] = reason
-        return data, reasons
+        if self._codec() == "coordinate":
+            del rules["model.codec.sigma_px"], rules["model.codec.activation"]
+        derived = {name: rule() for name, rule in rules.items()}
+        derived |= pace(self._chosen("train.epochs", self.epochs), self._steps())
+        data = _overlay(_KINDS, {"model": {"codec": {"name": self._codec()}}})
+        for name, (value, _) in derived.items():
+            place(data, name, value)
+        return data, {name: reason for name, (_, reason) in derived.items()}
 
     def size(self) -> tuple[list[int], str]:
-        set_size = _lookup(self.recipe, "model.preprocess.size")
-        if set_size:
-            return list(set_size), "set by the recipe"
         budget = PIXELS_CPU if self.hardware.accelerator == "cpu" else PIXELS_GPU
         height, width = self.f.height.median, self.f.width.median
         zoom = min(1.0, math.sqrt(budget / (height * width)))
@@ -124,7 +142,7 @@ class _Rules:
         return [rows, columns], reason
 
     def sigma(self) -> tuple[float, str]:
-        rows, columns = self.size()[0]
+        rows, columns = self._chosen("model.preprocess.size", self.size)
         per_256 = min(rows / self.f.height.median, columns / self.f.width.median) * self.f.long_side.median / LONG_SIDE
         nearest = [mark.nearest_256 for mark in self.f.landmarks if mark.nearest_256 is not None]
         if not nearest:
@@ -134,9 +152,9 @@ class _Rules:
         return sigma, f"0.1 x the median distance to the nearest landmark ({gap:.1f} input px), within 1.5 and 4"
 
     def activation(self) -> tuple[str, str]:
-        linear = {"mse", "weighted_mse", "adaptive_wing"} & set(self._loss_names())
+        linear = {"mse", "weighted_mse", "adaptive_wing"} & {term["name"] for term in self.given.get("loss", ())}
         if linear:
-            return "linear", f"the loss {sorted(linear)[0]} regresses map values"
+            return "linear", f"the loss {min(linear)} regresses map values"
         return "softmax", "cross-entropy learns a map as a probability over its cells"
 
     def presence(self) -> tuple[bool, str]:
@@ -146,11 +164,16 @@ class _Rules:
         return False, "no landmark is ever labelled as absent, so absence cannot be learned"
 
     def loss(self) -> tuple[list[dict[str, Any]], str]:
-        first = "wing" if self._codec() == "coordinate" else "cross_entropy"
-        terms: list[dict[str, Any]] = [{"name": first}]
-        if self.presence()[0]:
+        if self._codec() == "coordinate":
+            learned = self.given.get("model.codec.covariance", False)
+            first, why = ("gaussian_nll", "covariances are learned") if learned else ("wing", "points are regressed")
+        elif self.given.get("model.codec.activation") == "linear":
+            first, why = "mse", "the values of maps are regressed"
+        else:
+            first, why = "cross_entropy", "learns fastest from few images"
+        terms = [{"name": first}]
+        if self._chosen("model.codec.presence", self.presence):
             terms.append({"name": "presence"})
-        why = "points are regressed directly" if first == "wing" else "learns fastest from few images"
         return terms, f"{first}: {why}"
 
     def flip(self) -> tuple[float, str]:
@@ -171,30 +194,24 @@ class _Rules:
         epochs = min(400, max(20, math.ceil(VIEWS / max(1, self.n))))
         return epochs, f"about {VIEWS} views of {self.n} training images, within 20 and 400 epochs"
 
-    def validate_every(self) -> tuple[int, str]:
-        epochs = _lookup(self.recipe, "train.epochs") or self.epochs()[0]
-        steps = math.ceil(self.n / self.batch_size()[0])
-        every = max(1, min(math.ceil(60 / steps), epochs // 10))
-        return every, "about 60 steps between validations, at least ten validations"
-
     def batch_size(self) -> tuple[int, str]:
-        return (8, "enough for batch normalisation, small enough for many steps on few images")
+        devices = self.given.get("train.devices", 1)
+        reason = "enough for batch normalisation, small enough for many steps on few images"
+        return devices * math.ceil(8 / devices), reason + (f"; a multiple of {devices} devices" if devices > 1 else "")
 
     def workers(self) -> tuple[int, str]:
         workers = 1 if self.hardware.accelerator == "cpu" else max(2, min(12, self.hardware.cores - 2))
         return workers, f"threads that keep up with the {self.hardware.accelerator} ({self.hardware.cores} cores)"
 
-    def warmup(self) -> tuple[int, str]:
-        epochs = _lookup(self.recipe, "train.epochs") or self.epochs()[0]
-        steps = epochs * math.ceil(self.n / self.batch_size()[0])
-        return min(100, max(1, steps // 10)), "a tenth of the steps, 100 at most"
+    def _steps(self) -> int:
+        return math.ceil(self.n / max(1, min(self.n, self._chosen("train.batch_size", self.batch_size))))
 
     def _codec(self) -> str:
-        return _lookup(self.recipe, "model.codec.name") or "heatmap"
+        return self.given.get("model.codec.name", _KINDS["model"]["codec"]["name"])
 
-    def _loss_names(self) -> list[str]:
-        terms = _lookup(self.recipe, "loss") or []
-        return [term.get("name", "") for term in terms if isinstance(term, Mapping)]
+    def _chosen(self, name: str, rule: Callable[[], tuple[Any, str]]) -> Any:
+        """Return the recipe's setting, or else what the rule says."""
+        return self.given[name] if name in self.given else rule()[0]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -210,7 +227,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Lay a recipe over derived settings; a part of another kind (its ``name`` differs) replaces the whole part."""
-    result = dict(base)
+    result = {key: _overlay(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
     for key, value in changes.items():
         old = result.get(key)
         if not isinstance(old, Mapping) or not isinstance(value, Mapping):
@@ -222,16 +239,8 @@ def _overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def _lookup(data: Mapping[str, Any], name: str) -> Any:
-    current: Any = data
-    for part in name.split("."):
-        if not isinstance(current, Mapping):
-            return None
-        current = current.get(part)
-    return current
-
-
-def _place(data: dict[str, Any], name: str, value: Any) -> None:
+def place(data: dict[str, Any], name: str, value: Any) -> None:
+    """Set ``a.b.c`` in nested mappings."""
     *parents, last = name.split(".")
     for parent in parents:
         data = data.setdefault(parent, {})

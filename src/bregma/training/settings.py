@@ -80,6 +80,4 @@ class Plan(Config):
         stride = self.model.network.map_stride
         if any(side % stride for side in self.model.preprocess.size):
             raise ValueError(f"model.preprocess.size must be a multiple of model.network.map_stride={stride}")
-        if self.train.batch_size % self.train.devices:
-            raise ValueError(f"train.batch_size must be a multiple of train.devices={self.train.devices}")
         return self
