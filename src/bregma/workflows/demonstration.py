@@ -12,7 +12,7 @@ from bregma.workflows.prediction import write_measurement_tables
 from bregma.workflows.track import Track, untracked
 from bregma.workflows.training import TrainResult, train
 
-TRAIN, VAL, TEST = 320, 20, 50
+TRAIN, VAL, TEST = 600, 20, 50
 """Subjects a part; each has one image."""
 
 
