@@ -6,6 +6,7 @@ A sample depends only on (seed, epoch, case), never on threads or order, so an i
 from __future__ import annotations
 
 import copy
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,10 +30,12 @@ from bregma.data.augment import (
     sample_photometric,
 )
 from bregma.data.preprocess import Normalised, PreprocessConfig, input_matrix, intensity_map
-from bregma.errors import ImageError, LabelError
+from bregma.errors import ConfigError, ImageError, LabelError
 from bregma.geometry import Array
 from bregma.schema import LandmarkSchema
 from bregma.types import Case, LandmarkSet, Status
+
+Pixels = tuple[NDArray[Any], Normalised]
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class SampleSource:
         augment: ranges of random changes, or None for validation and prediction.
         seed: base of every random draw.
         cache_mb: memory for decoded images.
+
+    Raises:
+        ConfigError: flips are asked for where the schema forbids them.
     """
 
     def __init__(
@@ -97,14 +103,20 @@ class SampleSource:
         seed: int = 0,
         cache_mb: int = 2048,
     ) -> None:
+        if augment is not None and augment.flip > 0 and schema.flip == "never":
+            raise ConfigError(
+                f"a mirrored image is another anatomy (schema '{schema.name}': flip never)",
+                where="augment.flip",
+                expected="0",
+                got=f"{augment.flip:g}",
+            )
         self.cases = tuple(cases)
         self.schema = schema
         self.preprocess = preprocess
         self.augment = augment
         self.seed = seed
         self.view = NO_CHANGE
-        self._cache: dict[int, tuple[NDArray[Any], Normalised]] = {}
-        self._cache_left = cache_mb * 2**20
+        self._cache = _PixelCache(cache_mb * 2**20)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -123,7 +135,7 @@ class SampleSource:
         pixels = scaling(apply_geometric(image, base, change, size, fill=scaling.offset))
         if tone is not None:
             pixels = apply_photometric(pixels, tone)
-        marks = case.landmarks or _no_labels(len(self.schema))
+        marks = _no_labels(len(self.schema)) if case.landmarks is None else case.landmarks
         points = apply_to_points(marks.points, base, change, size)
         status = marks.status
         if change.flip:
@@ -140,32 +152,44 @@ class SampleSource:
         other.view, other.augment = view, None
         return other
 
-    def preload(self, index: int) -> None:
-        """Read a case's pixels now.
-
-        Raises:
-            ImageError: they cannot be read.
-        """
-        self._pixels(index)
-
-    def _pixels(self, index: int) -> tuple[NDArray[Any], Normalised]:
+    def _pixels(self, index: int) -> Pixels:
         kept = self._cache.get(index)
-        if kept is not None:
-            return kept
-        case = self.cases[index]
-        image = case.image.load()
-        if image.shape != case.frame.shape:
-            raise ImageError(
-                "the image is not as large as its frame says",
-                where=case.image.path or case.id,
-                expected=str(case.frame.shape),
-                got=str(image.shape),
-            )
-        entry = (image, intensity_map(image, self.preprocess))
-        if image.nbytes <= self._cache_left:
-            self._cache_left -= image.nbytes
-            self._cache[index] = entry
-        return entry
+        if kept is None:
+            kept = _read(self.cases[index], self.preprocess)
+            self._cache.keep(index, kept)
+        return kept
+
+
+class _PixelCache:
+    """Decoded images with their intensity maps, up to a limit; shared by threads and by the views of one source."""
+
+    def __init__(self, limit: int) -> None:
+        self._entries: dict[int, Pixels] = {}
+        self._left = limit
+        self._lock = threading.Lock()
+
+    def get(self, index: int) -> Pixels | None:
+        return self._entries.get(index)
+
+    def keep(self, index: int, entry: Pixels) -> None:
+        size = entry[0].nbytes
+        with self._lock:
+            if index not in self._entries and size <= self._left:
+                self._left -= size
+                self._entries[index] = entry
+
+
+def _read(case: Case, preprocess: PreprocessConfig) -> Pixels:
+    image, where = case.image.load(), case.image.path or case.id
+    scaling = intensity_map(image, preprocess, where=where)
+    if image.shape != case.frame.shape:
+        raise ImageError(
+            "the image is not as large as its frame says",
+            where=where,
+            expected=str(case.frame.shape),
+            got=str(image.shape),
+        )
+    return image, scaling
 
 
 def collate(samples: Sequence[Sample], indices: Sequence[int]) -> Batch:

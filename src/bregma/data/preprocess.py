@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -46,19 +47,24 @@ class Normalised(Config):
         return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
-def intensity_map(image: NDArray[Any], config: PreprocessConfig) -> Normalised:
+def intensity_map(image: NDArray[Any], config: PreprocessConfig, *, where: str | Path | None = None) -> Normalised:
     """Return the intensity map of an image ``(H, W)`` from its percentiles.
+
+    Args:
+        image: the pixels.
+        config: which percentiles.
+        where: the file or case, for errors.
 
     Raises:
         ImageError: not one channel, or pixels that are not finite.
     """
     if image.ndim != 2:
-        raise ImageError("an image must have one channel", expected="(H, W)", got=str(image.shape))
+        raise ImageError("an image must have one channel", where=where, expected="(H, W)", got=str(image.shape))
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ImageError("the image holds pixels that are not finite numbers", where=where)
     # A grid of at most about 2^16 pixels gives the same percentiles to well under one grey level, ten times faster.
     step = max(1, int(np.sqrt(image.size / 65536)))
     values = image[::step, ::step].astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ImageError("the image holds pixels that are not finite numbers")
     low, high = np.percentile(values, config.percentiles)
     if high <= low:
         low, high = float(values.min()), float(values.max())
