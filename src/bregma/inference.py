@@ -52,7 +52,8 @@ def predict_source(
     order = in_order(len(source), batch_size)
     for batch in batches(source, order, workers=workers):
         decoded = forward(network, codec, batch.images, device=device, dtype=dtype)
-        mean, cov, presence = (t.double().cpu().numpy() for t in (decoded.mean_in, decoded.cov_in, decoded.presence))
+        # Doubles are made on the CPU, because some accelerators have none.
+        mean, cov, presence = (t.cpu().double().numpy() for t in (decoded.mean_in, decoded.cov_in, decoded.presence))
         for row, index in enumerate(batch.indices):
             yield to_original(source.cases[index], batch.matrices[row], mean[row], cov[row], presence[row], model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class PredictConfig(Config):
 
     rotations_deg: tuple[float, ...] = ()
     """Further views, turned by these angles."""
-    zooms: tuple[float, ...] = ()
+    zooms: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Further views, zoomed by these factors."""
     flip: bool = False
     """A further mirrored copy of every view, where the schema allows flips."""
@@ -81,18 +81,19 @@ class Predictor:
             yield from self._chunk(chunk)
 
     def _chunk(self, cases: Sequence[Case]) -> Iterator[Prediction | Failure]:
-        results: dict[str, Prediction | Failure] = {}
-        readable = []
-        for case in cases:
-            # One at a time, so that a bad file costs only itself; what was read is kept for the networks.
-            try:
-                pixels = ArrayImage(case.image.load(), case.image.path)
-                readable.append(replace(case, image=pixels))
-            except BregmaError as error:
-                results[case.id] = Failure(case.id, str(error))
-        for prediction in self._average(readable):
-            results[prediction.case_id] = prediction
-        return (results[case.id] for case in cases)
+        # One at a time, so that a bad file costs only itself; what was read is kept for the networks.
+        read = [_read(case) for case in cases]
+        predicted = iter(self._all([case for case in read if isinstance(case, Case)]))
+        return (next(predicted) if isinstance(case, Case) else case for case in read)
+
+    def _all(self, cases: Sequence[Case]) -> list[Prediction | Failure]:
+        try:
+            return list(self._average(cases))
+        except BregmaError as error:
+            if len(cases) == 1:
+                return [Failure(cases[0].id, str(error))]
+            # One of them cannot be predicted; which one shows when each goes alone.
+            return [result for case in cases for result in self._all([case])]
 
     def _average(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         if not cases:
@@ -113,6 +114,13 @@ class Predictor:
                 model="+".join(b.name for b in self.bundles),
             )
             yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions
+
+
+def _read(case: Case) -> Case | Failure:
+    try:
+        return replace(case, image=ArrayImage(case.image.load(), case.image.path))
+    except BregmaError as error:
+        return Failure(case.id, str(error))
 
 
 def test_views(config: PredictConfig, schema: LandmarkSchema, size: tuple[int, int]) -> tuple[Geometric, ...]:
