@@ -118,7 +118,7 @@ OVERRIDES = (
     "train.precision=32-true",
     "train.workers=0",
     "predict.accelerator=cpu",
-    "evaluate.draws=50",
+    "evaluate.draws=100",
 )
 """Settings that make a training through the workflows a matter of a second."""
 

@@ -99,7 +99,11 @@ def load_recipe(source: str | Path | None = None, overrides: Iterable[str] = ())
         raise ConfigError("holds no settings", where=where, expected="a mapping such as train: {epochs: 50}")
     overrides = list(overrides)
     data = with_overrides(data, overrides)
-    lines |= {tuple(item.partition("=")[0].strip().split(".")): f"--set {item}" for item in overrides}
+    for item in overrides:
+        setting = tuple(item.partition("=")[0].strip().split("."))
+        lines[setting] = f"--set {item}"
+        for end in range(1, len(setting)):
+            lines.setdefault(setting[:end], f"--set {item}")
     return LoadedRecipe(validate(Recipe, data, where=where, lines=lines), where, lines)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bregma.errors import RunError
 from bregma.files import write_text
 
 Row = Mapping[str, float]
@@ -24,11 +25,18 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read what ``write_history`` wrote; empty where there is no file."""
+    """Read what ``write_history`` wrote; empty where there is no file.
+
+    Raises:
+        RunError: the file holds something else.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"is not the record of a training ({error})", where=path) from error
 
 
 class TensorBoardLog:

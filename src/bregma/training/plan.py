@@ -24,7 +24,7 @@ VIEWS = 16_000
 
 BY_RECIPE = "set by the recipe"
 
-_KINDS = {
+_KINDS: dict[str, Any] = {
     "model": {
         "network": {"name": ModelConfig().network.name},
         "codec": {"name": ModelConfig().codec.name},

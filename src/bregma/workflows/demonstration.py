@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from bregma.errors import RunError
+from bregma.files import read_json
 from bregma.phantoms import iter_phantoms, make_phantoms
 from bregma.training.progress import Observer
 from bregma.types import Dataset
 from bregma.workflows.prediction import write_measurement_tables
+from bregma.workflows.run_folder import RunFolder, refuse_used
 from bregma.workflows.track import Track, untracked
 from bregma.workflows.training import TrainResult, train
 
+NAME = "lumbar phantoms"
 TRAIN, VAL, TEST = 600, 20, 50
 """Subjects a part; each has one image."""
 
@@ -26,7 +29,7 @@ def demo(
     """Train on lumbar phantoms, evaluate on 50 unseen ones, measure slip and Meyerding grade, write a report.
 
     Args:
-        out: the run folder; an earlier demo there is replaced once the new one is complete.
+        out: the run folder; an earlier demo there, finished or not, is replaced.
         seed: of the phantoms and the training.
         observer: hears of progress.
         track: wraps long iterations.
@@ -42,7 +45,6 @@ def demo(
     if result.evaluation is not None:
         cases = result.evaluation.cases
         write_measurement_tables(folder, [case.prediction for case in cases], [case.measured for case in cases])
-    (folder / ".demo").touch()
     return result
 
 
@@ -53,15 +55,18 @@ def demo_data(seed: int, track: Track = untracked) -> Dataset:
     whole = make_phantoms("lumbar_lateral", 0, seed=seed)
     ids = [case.id for case in cases]
     splits = {"train": tuple(ids[:TRAIN]), "val": tuple(ids[TRAIN : TRAIN + VAL]), "test": tuple(ids[TRAIN + VAL :])}
-    return Dataset("lumbar phantoms", whole.schema, cases, splits, license=whole.license, citation=whole.citation)
+    return Dataset(NAME, whole.schema, cases, splits, license=whole.license, citation=whole.citation)
 
 
 def _clear(folder: Path) -> None:
-    import shutil
-
-    if (folder / ".demo").is_file():
+    """Remove an earlier demo, but nothing else."""
+    if _is_demo(RunFolder(folder)):
         shutil.rmtree(folder)
-    elif folder.exists() and any(folder.iterdir()):
-        raise RunError(
-            "holds something that is not a finished demo", where=folder, fix="remove it, or choose another --out"
-        )
+    refuse_used(folder, fix="remove it, or choose another --out")
+
+
+def _is_demo(run: RunFolder) -> bool:
+    if not run.exists():
+        return False
+    about = read_json(run.root / "provenance.json")
+    return isinstance(about, dict) and about.get("data", {}).get("name") == NAME

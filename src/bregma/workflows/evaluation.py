@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bregma.bundle import Bundle, load_bundle
-from bregma.data.split import Split
-from bregma.errors import SchemaError, SplitError
+from bregma.errors import ConfigError, SchemaError, SplitError
 from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
-from bregma.files import read_json, write_json
+from bregma.files import write_json
 from bregma.prediction.predictor import Failure, PredictConfig, Predictor
 from bregma.report import write_comparison_html, write_predictions, write_report
 from bregma.results import ComparisonTable, Evaluation
@@ -40,7 +38,8 @@ def evaluate(
         data: a labelled dataset, or its folder or label file.
         part: part of the run's own split, of the published split, or ``all``; by default the test part of the run's
             split (else ``val``), or all images where the model is a bare bundle.
-        out: where to write; by default ``evaluation/PART`` in the run folder, or beside the bundle.
+        out: where to write; by default ``evaluation/PART`` in the run folder, or ``BUNDLE-evaluation/PART`` beside the
+            bundle.
         options: how to read ``data``.
         settings: thresholds and resampling.
         predict: test-time views and device.
@@ -51,8 +50,8 @@ def evaluate(
     """
     root = Path(model)
     dataset = load_data(data, options)
-    name, cases = _choose(root, dataset, part)
-    folder = Path(out) if out is not None else RunFolder(root).evaluation(name)
+    name, cases, notes = _choose(RunFolder(root), dataset, part)
+    folder = Path(out) if out is not None else _beside(root) / name
     return evaluate_bundle(
         root,
         cases,
@@ -61,7 +60,7 @@ def evaluate(
         name=f"{root.resolve().name}, {dataset.name} {name}",
         settings=settings or EvaluationSettings(),
         predict=predict or PredictConfig(),
-        notes=dataset.problems,
+        notes=(*notes, *dataset.problems),
         track=track,
     )
 
@@ -88,12 +87,13 @@ def evaluate_bundle(
     evaluation = replace(evaluation, notes=(*unread, *notes, *evaluation.notes))
     save_evaluation(evaluation, out)
     write_predictions(out / "predictions.jsonl", _only(answers), schema=bundle.schema)
+    write_json(out / "schema.json", bundle.schema.to_dict())
     run = RunFolder(model)
     write_report(
         report,
         evaluation,
         history=read_history(run.history),
-        plan=_plan_rows(run),
+        plan=run.read_plan().rows() if run.exists() else None,
         provenance=bundle.provenance,
     )
     return evaluation
@@ -117,10 +117,14 @@ def compare(
         settings: thresholds and resampling.
 
     Raises:
+        ConfigError: names that do not tell the runs apart.
         InputError: fewer than two runs, or no image in common.
         SplitError: a run without an evaluation.
     """
     folders = [_evaluation_folder(Path(run), part) for run in runs]
+    if names is not None and not len(set(names)) == len(names) == len(runs):
+        expected = f"{len(runs)} different names"
+        raise ConfigError("the runs cannot be told apart", where="names", expected=expected, got=", ".join(names))
     titles = names or [Path(run).resolve().name for run in runs]
     table = compare_runs(folders, names=titles if len(set(titles)) == len(titles) else None, settings=settings)
     write_json(Path(out) / "comparison.json", table.to_dict())
@@ -144,18 +148,35 @@ def check_schema(bundle: Bundle, cases: Sequence[Case]) -> None:
             )
 
 
-def _choose(root: Path, dataset: Dataset, part: str | None) -> tuple[str, tuple[Case, ...]]:
-    split_file = root / "split.json"
-    parts: dict[str, tuple[str, ...]] = dict(dataset.splits)
-    if split_file.is_file():
-        parts |= Split.model_validate(read_json(split_file)).parts
+def _choose(run: RunFolder, dataset: Dataset, part: str | None) -> tuple[str, tuple[Case, ...], tuple[str, ...]]:
+    """Return the part's name, its cases, and what a reader must know about them."""
+    own = run.read_split().parts if (run.root / "split.json").is_file() else {}
+    parts = {**dataset.splits, **own}
     if part is None:
-        part = next((name for name in ("test", "val") if split_file.is_file() and parts.get(name)), "all")
-    if part == "all":
-        return part, dataset.cases
-    if part not in parts:
-        raise SplitError(f"there is no part '{part}'", where=dataset.name, expected=f"one of {', '.join(parts)} or all")
-    return part, dataset.select(parts[part])
+        part = next((name for name in ("test", "val") if own.get(name)), "all")
+    if part != "all" and part not in parts:
+        known = ", ".join([*parts, "all"])
+        raise SplitError(f"there is no part '{part}'", where=dataset.name, expected=f"one of {known}")
+    ids = {case.id for case in dataset}
+    chosen = parts[part] if part != "all" else tuple(case.id for case in dataset)
+    missing = [case for case in chosen if case not in ids]
+    if missing:
+        raise SplitError(
+            f"{len(missing)} of {len(chosen)} cases of the run's part '{part}' are not in these data",
+            where=dataset.name,
+            got=f"no case '{missing[0]}'",
+            fix="give the data that the run was trained on, or evaluate on all of these (part 'all')",
+        )
+    learnt = len(set(own.get("train", ())) & set(chosen))
+    notes = (f"{learnt} of these images were learned from, so the figures are too good.",) if learnt else ()
+    return part, dataset.select(chosen), notes
+
+
+def _beside(root: Path) -> Path:
+    """Return where the evaluations of a run, or of a bundle on its own, lie by default."""
+    if (root / "bundle.json").is_file():
+        return root.resolve().with_name(f"{root.resolve().name}-evaluation")
+    return root / "evaluation"
 
 
 def _evaluation_folder(run: Path, part: str | None) -> Path:
@@ -170,11 +191,6 @@ def _evaluation_folder(run: Path, part: str | None) -> Path:
         where=run,
         fix="run `bregma evaluate` on it first",
     )
-
-
-def _plan_rows(run: RunFolder) -> dict[str, Any] | None:
-    path = run.root / "plan.json"
-    return read_json(path)["rows"] if path.is_file() else None
 
 
 def _only(answers: Sequence[Prediction | Failure]) -> Iterator[Prediction]:

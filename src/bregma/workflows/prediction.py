@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bregma.bundle import load_bundle
+from bregma.config import read_yaml
 from bregma.errors import RunError
 from bregma.files import write_json
 from bregma.measurement import measure_landmarks, measure_prediction
@@ -21,9 +22,10 @@ from bregma.report import (
     write_predictions,
     write_predictions_csv,
 )
-from bregma.schema import LandmarkSchema, load_schema
+from bregma.schema import LandmarkSchema, load_schema, schema_from_dict
 from bregma.types import Case, Measurement, Prediction
 from bregma.workflows.loading import DataOptions, load_data, load_images
+from bregma.workflows.run_folder import refuse_used
 from bregma.workflows.track import Track, untracked
 
 
@@ -78,7 +80,8 @@ def predict(
         ImageError: there is no image at all.
         RunError: ``out`` is in use or cannot be written.
     """
-    folder = new_folder(out)
+    folder = Path(out)
+    refuse_used(folder, fix="choose another --out, or remove it")
     predictor = Predictor([load_bundle(model) for model in models], config)
     cases, failures = load_images(inputs, spacing=spacing)
     answers = list(track(predictor.predict(cases), len(cases), "predict"))
@@ -140,29 +143,13 @@ def write_measurement_tables(
     write_measurements_json(folder / "measurements.json", rows)
 
 
-def new_folder(out: str | Path) -> Path:
-    """Return a folder to write, which must not hold anything yet.
-
-    Raises:
-        RunError: it does, or is a file.
-    """
-    folder = Path(out)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise RunError("exists already and is not overwritten", where=folder, fix="choose another --out, or remove it")
-    return folder
-
-
 def _schema_beside(file: Path, schema: str | Path | None) -> LandmarkSchema:
     if schema is not None:
         return load_schema(schema)
     beside = file.parent / "schema.json"
     if not beside.is_file():
         raise RunError("the predictions' schema is not known", where=file, fix="give it with --schema")
-    # JSON is YAML, so the loader that names lines serves for both.
-    from bregma.config import read_yaml
-    from bregma.schema import schema_from_dict
-
-    data, lines = read_yaml(beside)
+    data, lines = read_yaml(beside)  # JSON is YAML, so the loader that names lines serves for both.
     return schema_from_dict(data, where=str(beside), lines=lines)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,18 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from bregma import __version__
-from bregma.config import save_yaml, validate
+from bregma.config import read_yaml, save_yaml, validate
 from bregma.data.split import Split
 from bregma.errors import RunError
 from bregma.files import read_json, sha256_file, write_json
 from bregma.hardware import detect_hardware
 from bregma.recipe import Recipe
 from bregma.schema import LandmarkSchema, schema_from_dict
-from bregma.training.plan import Planned, flatten
+from bregma.training.plan import Planned
 from bregma.training.settings import Plan
 from bregma.types import Case, Dataset
 
 _PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scipy", "opencv-python-headless", "pydicom", "safetensors")
+_BEGUN = ("recipe.yaml", "schema.json", "split.json", "provenance.json")
+"""What is written before the plan."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +68,36 @@ class RunFolder:
         """Tell whether a training was begun here."""
         return (self.root / "plan.json").is_file()
 
-    def check_new(self) -> None:
+    def check_new(self, *, again: bool = False) -> None:
         """Refuse a folder that holds anything already.
+
+        Args:
+            again: allow the settings that an interrupted start left behind.
 
         Raises:
             RunError: the folder is not empty, or is a file.
         """
-        if self.root.is_file() or (self.root.is_dir() and any(self.root.iterdir())):
-            raise RunError(
-                "exists already and is not overwritten",
-                where=self.root,
-                fix="choose another --out, continue it with --resume, or remove it",
-            )
+        refuse_used(
+            self.root,
+            leftovers=_BEGUN if again else (),
+            fix="choose another --out, continue it with --resume, or remove it",
+        )
 
-    def write_settings(self, recipe: Recipe, planned: Planned, schema: LandmarkSchema, split: Split) -> None:
-        """Write all that is known before training."""
+    def write_settings(
+        self, recipe: Recipe, planned: Planned, schema: LandmarkSchema, split: Split, about: Mapping[str, Any]
+    ) -> None:
+        """Write all that is known before training; the plan comes last, so that where it is, the rest is."""
         save_yaml(self.root / "recipe.yaml", recipe.model_dump(mode="json", exclude_unset=True))
-        write_json(self.root / "plan.json", {"plan": planned.plan.to_dict(), "rows": planned.rows()})
         write_json(self.root / "schema.json", schema.to_dict())
         write_json(self.root / "split.json", split.to_dict())
+        write_json(self.root / "provenance.json", about)
+        write_json(self.root / "plan.json", {"plan": planned.plan.to_dict(), "rows": planned.rows()})
+
+    def read_recipe(self) -> Recipe:
+        """Read the settings that a person wrote for a run begun before."""
+        path = self.root / "recipe.yaml"
+        data, lines = read_yaml(path)
+        return validate(Recipe, data, where=str(path), lines=lines, error=RunError)
 
     def read_plan(self) -> Planned:
         """Read the plan of a run begun before.
@@ -152,19 +165,43 @@ def command_line() -> str:
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def check_same_data(stored: Mapping[str, Any], dataset: Dataset, split: Split, where: Path) -> None:
+def check_same_data(folder: RunFolder, dataset: Dataset, split: Split) -> None:
     """Refuse to resume a training on data that have changed.
 
     Raises:
         RunError: names the part that differs.
     """
-    for part, expected in stored["data"]["sha256"].items():
-        if data_hash(split.cases(dataset, part)) != expected:
+    path = folder.root / "provenance.json"
+    try:
+        stored = {str(part): str(digest) for part, digest in read_json(path)["data"]["sha256"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError("does not say what the run was trained on", where=path) from error
+    known = {case.id for case in dataset}
+    for part, ids in split.parts.items():
+        missing = [case for case in ids if case not in known]
+        if missing or data_hash(split.cases(dataset, part)) != stored.get(part):
             raise RunError(
                 f"the '{part}' images or labels are not those that the run was started with",
-                where=where,
+                where=folder.root,
+                got=f"no case '{missing[0]}'" if missing else None,
                 fix="give the same data, or start a new run",
             )
+
+
+def refuse_used(folder: Path, *, leftovers: Collection[str] = (), fix: str) -> None:
+    """Refuse a folder that holds anything but ``leftovers``, or that is a file.
+
+    Raises:
+        RunError: says how to mend it.
+    """
+    try:
+        used = folder.exists() and (
+            not folder.is_dir() or any(entry.name not in leftovers for entry in folder.iterdir())
+        )
+    except OSError as error:
+        raise RunError(f"cannot be looked into ({error.strerror})", where=folder) from error
+    if used:
+        raise RunError("exists already and is not overwritten", where=folder, fix=fix)
 
 
 def _case_hash(case: Case) -> str:
@@ -182,6 +219,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-__all__ = ["RunFolder", "check_same_data", "command_line", "data_hash", "flatten", "provenance"]

@@ -6,20 +6,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bregma.bundle import save_bundle
 from bregma.data.fingerprint import fingerprint
 from bregma.data.split import Split
 from bregma.errors import LabelError, RunError, SplitError
-from bregma.files import atomic_path, read_json, write_json
-from bregma.recipe import LoadedRecipe, load_recipe
+from bregma.files import atomic_path, read_json
+from bregma.hardware import is_helper
+from bregma.recipe import LoadedRecipe, Recipe, load_recipe
 from bregma.report.figures import learning_curves
 from bregma.results import Evaluation
-from bregma.schema import LandmarkSchema
 from bregma.training.budget import fit_to_budget
-from bregma.training.loop import Trained, Trainer
-from bregma.training.plan import Planned, make_plan
+from bregma.training.loop import Trained, Trainer, check_plan
+from bregma.training.plan import Planned, flatten, make_plan
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.evaluation import evaluate_bundle
@@ -87,31 +87,45 @@ def train(
         overrides: single settings, ``a.b=value``, over the recipe.
         options: how to read ``data``.
         minutes: wall-clock budget of the training steps, over the recipe's.
-        resume: continue an interrupted run to the result that it would have had.
+        resume: continue an interrupted run to the result that it would have had, with its own settings; where there
+            is no run yet, begin one.
         observer: hears of progress.
         track: wraps long iterations, e.g. in a progress bar.
 
     Raises:
-        RunError: ``out`` is in use, cannot be written, or holds a run with other data.
+        RunError: ``out`` is in use, cannot be written, or holds a run with other data or settings.
         ConfigError, LabelError, SplitError: the recipe, the labels or the split are not valid.
+        SystemExit: training is over, in a process that was started for a further device (``train.devices``).
     """
     folder = RunFolder(Path(out))
     dataset = load_data(data, options)
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, [*overrides, *([] if minutes is None else [f"minutes={minutes}"])])
+    if is_helper():
+        _help(folder, dataset, resume)
     if resume and folder.exists():
-        planned, split, schema = _continue(folder, dataset)
+        run = _continue(folder, dataset, loaded.recipe)
     else:
-        folder.check_new()
-        planned, split, schema = _begin(folder, dataset, loaded, minutes)
-    parts = _labelled_parts(dataset, split)
-    trainer = Trainer(planned.plan, schema, parts["train"], parts.get("val", ()), folder.root, observer)
+        folder.check_new(again=resume)
+        run = _begin(folder, dataset, loaded)
+    trainer = Trainer(
+        run.planned.plan, dataset.schema, run.parts["train"], run.parts.get("val", ()), folder.root, observer
+    )
     trained = trainer.fit(resume=resume)
-    return _finish(folder, dataset, loaded, planned, split, trained, track)
+    return _finish(folder, dataset, run, trained, track)
 
 
-def _begin(
-    folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe, minutes: float | None
-) -> tuple[Planned, Split, LandmarkSchema]:
+@dataclass(frozen=True)
+class _Run:
+    """All that is settled before training."""
+
+    recipe: Recipe
+    planned: Planned
+    split: Split
+    parts: dict[str, tuple[Case, ...]]
+    """The labelled cases of each part."""
+
+
+def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     split = loaded.recipe.split.apply(dataset)
     parts = _labelled_parts(dataset, split)
     learnt = Dataset(dataset.name, dataset.schema, parts["train"])
@@ -123,17 +137,16 @@ def _begin(
         where=loaded.where,
         lines=loaded.lines,
     )
-    budget = minutes if minutes is not None else loaded.recipe.minutes
-    if budget is not None:
-        planned = fit_to_budget(planned, dataset.schema, parts["train"], budget)
-    write_json(folder.root / "provenance.json", provenance(dataset, split, command_line(), planned.plan))
-    folder.write_settings(loaded.recipe, planned, dataset.schema, split)
-    return planned, split, dataset.schema
+    check_plan(planned.plan, dataset.schema, len(parts["train"]))
+    if loaded.recipe.minutes is not None:
+        planned = fit_to_budget(planned, dataset.schema, parts["train"], loaded.recipe.minutes)
+    about = provenance(dataset, split, command_line(), planned.plan)
+    folder.write_settings(loaded.recipe, planned, dataset.schema, split, about)
+    return _Run(loaded.recipe, planned, split, parts)
 
 
-def _continue(folder: RunFolder, dataset: Dataset) -> tuple[Planned, Split, LandmarkSchema]:
-    split = folder.read_split()
-    schema = folder.read_schema()
+def _continue(folder: RunFolder, dataset: Dataset, asked: Recipe) -> _Run:
+    schema, split, recipe = folder.read_schema(), folder.read_split(), folder.read_recipe()
     if schema != dataset.schema:
         raise RunError(
             "the data are of another schema than the run",
@@ -141,8 +154,30 @@ def _continue(folder: RunFolder, dataset: Dataset) -> tuple[Planned, Split, Land
             expected=schema.name,
             got=dataset.schema.name,
         )
-    check_same_data(read_json(folder.root / "provenance.json"), dataset, split, folder.root)
-    return folder.read_plan(), split, schema
+    _check_same_recipe(folder, recipe, asked)
+    check_same_data(folder, dataset, split)
+    return _Run(recipe, folder.read_plan(), split, _labelled_parts(dataset, split))
+
+
+def _check_same_recipe(folder: RunFolder, stored: Recipe, asked: Recipe) -> None:
+    """Refuse settings that a resumed run would not honour; to give none is to keep the run's own."""
+    old, new = (flatten(r.model_dump(mode="json", exclude_unset=True)) for r in (stored, asked))
+    differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if new and differing:
+        raise RunError(
+            "the settings are not those that the run was started with",
+            where=folder.root,
+            got=", ".join(f"{name}={new.get(name)} instead of {old.get(name)}" for name in differing[:3]),
+            fix="leave them out to continue the run as it is, or start a new run",
+        )
+
+
+def _help(folder: RunFolder, dataset: Dataset, resume: bool) -> NoReturn:
+    """Train beside the process that started this one, which alone writes the results; then end."""
+    parts = _labelled_parts(dataset, folder.read_split())
+    plan = folder.read_plan().plan
+    Trainer(plan, dataset.schema, parts["train"], parts.get("val", ()), folder.root).fit(resume=resume)
+    raise SystemExit(0)
 
 
 def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...]]:
@@ -157,15 +192,7 @@ def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...
     return parts
 
 
-def _finish(
-    folder: RunFolder,
-    dataset: Dataset,
-    loaded: LoadedRecipe,
-    planned: Planned,
-    split: Split,
-    trained: Trained,
-    track: Track,
-) -> TrainResult:
+def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, track: Track) -> TrainResult:
     about = read_json(folder.root / "provenance.json")
     about["training"] = {"epoch": trained.epoch, "images": trained.images, "seconds": round(trained.seconds, 1)}
     if trained.history:
@@ -175,22 +202,22 @@ def _finish(
         folder.bundle,
         name=folder.root.resolve().name,
         schema=dataset.schema,
-        config=planned.plan.model,
+        config=run.planned.plan.model,
         weights=trained.weights,
         provenance=about,
     )
-    part = next((name for name in ("test", "val") if split.parts.get(name)), None)
+    part = next((name for name in ("test", "val") if run.parts.get(name)), None)
     evaluation = None
     if part is not None:
         evaluation = evaluate_bundle(
             folder.root,
-            split.cases(dataset, part),
+            run.split.cases(dataset, part),
             out=folder.evaluation(part),
             report=folder.report,
             name=f"{folder.root.resolve().name}, {dataset.name} {part}",
-            settings=loaded.recipe.evaluate,
-            predict=loaded.recipe.predict,
-            notes=selection_notes(planned, part, trained),
+            settings=run.recipe.evaluate,
+            predict=run.recipe.predict,
+            notes=selection_notes(run.planned, part, trained),
             track=track,
         )
     return TrainResult(
