@@ -63,11 +63,12 @@ def main_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
 
 
 def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
-    """Return up to five names for the top of the page: MRE, median, p95, the first SDR and outliers where given."""
+    """Return names for the top of the page: MRE, median, p95, the first SDR, outliers, and grades where given."""
     names = main_metrics(metrics)
     wanted = ("mre_(?!sd)", "median_", "p95_", "sdr_", "outliers_per_image")
     found = [next((name for name in names if re.match(pattern, name)), None) for pattern in wanted]
-    return [name for name in found if name] or names[:5]
+    grades = [name for name in metrics if re.search(r"(?<!worst)_grade_accuracy$", name)]
+    return [*([name for name in found if name] or names[:5]), *grades]
 
 
 def number(value: float | None, unit: str = "") -> str:

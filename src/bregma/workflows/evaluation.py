@@ -20,6 +20,10 @@ from bregma.workflows.run_folder import RunFolder
 from bregma.workflows.track import Track, untracked
 
 
+PRESENT = 0.5
+"""Probability of presence from which a landmark counts as given, as in measurements."""
+
+
 def evaluate(
     model: str | Path,
     data: str | Path | Dataset,
@@ -80,6 +84,7 @@ def evaluate_bundle(
     """Predict, score, and write ``metrics.json``, tables, predictions and the report."""
     bundle = load_bundle(model)
     check_schema(bundle, cases)
+    settings = with_presence(settings, bundle)
     predictor = Predictor([bundle], predict)
     answers = list(track(predictor.predict(cases), len(cases), "predict"))
     evaluation = evaluate_predictions(bundle.schema, cases, _only(answers), settings, name=name)
@@ -130,6 +135,13 @@ def compare(
     write_json(Path(out) / "comparison.json", table.to_dict())
     write_comparison_html(Path(out) / "comparison.html", table)
     return table
+
+
+def with_presence(settings: EvaluationSettings, bundle: Bundle) -> EvaluationSettings:
+    """Count a landmark as given only where a model that knows of absence says that it is there."""
+    if settings.presence_threshold is not None or not bundle.config.codec.presence:
+        return settings
+    return settings.model_copy(update={"presence_threshold": PRESENT})
 
 
 def check_schema(bundle: Bundle, cases: Sequence[Case]) -> None:
