@@ -20,7 +20,7 @@ from bregma.training.settings import Plan
 PIXELS_CPU = 256 * 256
 PIXELS_GPU = 512 * 512
 VIEWS = 16_000
-"""Training images shown, counting every augmented view: where accuracy on small sets levels off (docs/explanation/planning.md)."""
+"""Training images shown, counting every augmented view (docs/explanation/planning.md)."""
 
 BY_RECIPE = "set by the recipe"
 
