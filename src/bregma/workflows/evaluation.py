@@ -19,7 +19,6 @@ from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.run_folder import RunFolder
 from bregma.workflows.track import Track, untracked
 
-
 PRESENT = 0.5
 """Probability of presence from which a landmark counts as given, as in measurements."""
 
