@@ -121,7 +121,18 @@ def test_the_first_unit_is_the_main_one() -> None:
     names = ["mre_mm", "sdr_2mm", "mre_px", "outliers_per_image", "mre_px_at_256", "nme", "ab_mae"]
     metrics = dict.fromkeys(names, Estimate(1.0, None, None, 1, "mm"))
     assert main_metrics(metrics) == ["mre_mm", "sdr_2mm", "outliers_per_image", "nme"]
-    assert headline_metrics(metrics) == ["mre_mm", "sdr_2mm", "outliers_per_image"]
+    plain = {name: figure for name, figure in metrics.items() if name != "mre_px_at_256"}
+    assert headline_metrics(plain) == ["mre_mm", "sdr_2mm", "outliers_per_image"]
+
+
+def test_errors_at_a_size_that_was_asked_for_and_grades_come_on_top() -> None:
+    names = ["mre_mm", "mre_px_at_256", "slip_worst_grade_accuracy", "slip_grade_accuracy", "outliers_per_image_at_256"]
+    metrics = dict.fromkeys(names, Estimate(1.0, None, None, 1, "mm"))
+    assert headline_metrics(metrics) == ["mre_px_at_256", "outliers_per_image_at_256", "slip_grade_accuracy"]
+
+
+def test_unknown_figures_come_as_they_are() -> None:
+    metrics = {"nme": Estimate(1.0, None, None, 1, "mm")}
     assert headline_metrics({"x": metrics["nme"], "y": metrics["nme"]}) == ["x", "y"]
 
 

@@ -63,8 +63,11 @@ def main_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
 
 
 def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
-    """Return names for the top of the page: MRE, median, p95, the first SDR, outliers, and grades where given."""
-    names = main_metrics(metrics)
+    """Return names for the top of the page: MRE, median, p95, the first SDR, outliers, and grades where given.
+
+    Where errors at a published protocol's size were asked for, those come here.
+    """
+    names = [name for name in metrics if re.search(r"_at_\d+$", name)] or main_metrics(metrics)
     wanted = ("mre_(?!sd)", "median_", "p95_", "sdr_", "outliers_per_image")
     found = [next((name for name in names if re.match(pattern, name)), None) for pattern in wanted]
     grades = [name for name in metrics if re.search(r"(?<!worst)_grade_accuracy$", name)]
