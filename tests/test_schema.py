@@ -76,7 +76,7 @@ FAULTS = [
     ("mirror_pairs:\n  - [left, right]\n", "", 7, "no mirror_pairs are declared"),
     ("flip: swap", "flip: sometimes", 9, "got 'sometimes'"),
     ("  - {name: top, label: Top}", "  - {name: left, label: Top}", 6, "'left' is declared 2 times"),
-    ("  - {name: top, label: Top}", "  - {name: top, lable: Top}", 6, "Field required"),
+    ("  - {name: top, label: Top}", "  - {name: top, lable: Top}", 6, "unknown setting 'landmarks.2.lable'"),
     (
         "label: Right}",
         "label: Right, nickname: R}",

@@ -106,7 +106,8 @@ def validate(
     try:
         return cls.model_validate(data)
     except ValidationError as failure:
-        first = failure.errors()[0]
+        # A mistyped name explains the name that is missing, so it goes first.
+        first = min(failure.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         loc = _without_tags(tuple(first["loc"]), data)
         given = first["input"] if first["type"] != "extra_forbidden" else None
         got = repr(given) if isinstance(given, str | int | float) else None
@@ -146,30 +147,32 @@ def _entry(data: Any, part: int | str) -> Any:
 def _problem(cls: type[Config], first: Mapping[str, Any], loc: Loc) -> str:
     setting = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
-        known = _known_names(cls, loc[:-1])
+        known = _known_names(cls, tuple(first["loc"])[:-1])
         return f"unknown setting '{setting}'" + (f" (known here: {', '.join(known)})" if known else "")
     message = str(first["msg"]).removeprefix("Value error, ")
     return f"setting '{setting}': {message}" if setting else message
 
 
 def _known_names(cls: type[Config], loc: Loc) -> list[str]:
-    """Return the settings that exist at ``loc``; empty where the place does not tell which kind it is."""
-    current: type[Config] | None = cls
+    """Return the settings at a place as pydantic names it, in which the ``name`` of one of several kinds is a step."""
+    kinds = [cls]
     for part in loc:
-        field = current.model_fields.get(str(part)) if current else None
-        if field is not None:
-            current = _settings_class(field.annotation)
-        elif not isinstance(part, int):
-            return []
-    return sorted(current.model_fields) if current else []
+        if isinstance(part, int):
+            continue
+        field = kinds[0].model_fields.get(part) if len(kinds) == 1 else None
+        kinds = _settings_classes(field.annotation) if field else [kind for kind in kinds if _name_of(kind) == part]
+    return sorted(kinds[0].model_fields) if len(kinds) == 1 else []
 
 
-def _settings_class(annotation: Any) -> type[Config] | None:
-    """Return the settings class in an annotation such as ``tuple[Landmark, ...]``, if there is exactly one."""
+def _settings_classes(annotation: Any) -> list[type[Config]]:
+    """Return the settings classes in an annotation such as ``tuple[Landmark, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
-        return annotation
-    found = [kind for kind in map(_settings_class, get_args(annotation)) if kind]
-    return found[0] if len(found) == 1 else None
+        return [annotation]
+    return [kind for argument in get_args(annotation) for kind in _settings_classes(argument)]
+
+
+def _name_of(cls: type[Config]) -> Any:
+    return cls.model_fields["name"].default if "name" in cls.model_fields else None
 
 
 def with_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -252,7 +252,10 @@ class TestRefusals:
         [
             (["train.epoch=3"], ["--set train.epoch=3", "unknown setting 'train.epoch'"]),
             (["trian.epochs=3"], ["--set trian.epochs=3", "unknown setting 'trian'"]),
-            (["model.network.name=unet", "model.network.levels=7"], ["preprocess.size", "64 x 64", "multiples of 64"]),
+            (
+                ["model.preprocess.size=[64, 68]", "model.network.levels=4"],
+                ["preprocess.size", "64 x 68", "multiples of 8"],
+            ),
             (["train.accelerator=tpu"], ["--set train.accelerator=tpu"]),
             (["train.devices=9", "train.batch_size=9"], ["train.devices", "8 at most"]),
             (['loss=[{"name": "gaussian_nll"}]'], ["'gaussian_nll' needs the output 'cholesky'"]),

@@ -27,6 +27,7 @@ from bregma.datasets import (
 )
 from bregma.datasets.columns import Columns
 from bregma.errors import ConfigError, LabelError, RunError
+from bregma.files import read_json
 from bregma.schema import LandmarkSchema, load_schema
 from bregma.types import Dataset
 
@@ -181,18 +182,29 @@ def detect_format(root: str | Path) -> str:
     """Return the name of the format that a folder or file has; the first match in the order of the table.
 
     Raises:
-        LabelError: none fits; lists the ones that are known.
+        InputError: none fits; names the fault where there is but one label file, or lists the formats.
     """
     path = _existing(root)
     for name, entry in DATASETS.items():
         if entry.detect(path):
             return name
+    _name_the_fault(path)
     raise LabelError(
         "the label format is not recognised",
         where=path,
         expected=f"one of {', '.join(DATASETS)}",
         fix="name the format (format=...), or write the labels as a CSV table: image, <landmark>_x, <landmark>_y, ...",
     )
+
+
+def _name_the_fault(path: Path) -> None:
+    """Read the only label file that there is, for the fault that kept it from being recognised."""
+    suffixes = {".json", ".csv", ".tsv"}
+    files = [path] if path.is_file() else [file for file in path.glob("*") if file.suffix.lower() in suffixes]
+    if len(files) == 1 and files[0].suffix.lower() == ".json":
+        read_json(files[0])
+    elif len(files) == 1 and files[0].suffix.lower() in suffixes:
+        csv_labels.columns_of(files[0])
 
 
 def write_dataset(dataset: Dataset, out: str | Path, format: str, *, overwrite: bool = False) -> Path:

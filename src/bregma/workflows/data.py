@@ -14,7 +14,7 @@ import numpy as np
 from bregma.data.audit import Finding, find_problems
 from bregma.data.fingerprint import Fingerprint, fingerprint
 from bregma.datasets import write_dataset
-from bregma.errors import BregmaError
+from bregma.errors import BregmaError, LabelError
 from bregma.files import write_json, write_text
 from bregma.phantoms import make_phantoms
 from bregma.phantoms.base import Difficulty
@@ -69,12 +69,15 @@ def inspect(
         track: wraps the iteration over the tiles.
 
     Raises:
-        LabelError: the labels cannot be read.
+        LabelError: the labels, or all of the images, cannot be read.
         RunError: ``out`` cannot be written.
     """
     dataset = load_data(data, options)
     findings = find_problems(dataset)
-    found = fingerprint(_readable(dataset, findings))
+    readable = _readable(dataset, findings)
+    if not readable.cases:
+        raise LabelError("none of the images can be read", where=dataset.name, got=findings[0].sentence)
+    found = fingerprint(readable)
     sheet = None
     if out is not None:
         folder = Path(out)
@@ -153,8 +156,8 @@ def _tiles(dataset: Dataset, findings: Sequence[Finding], most: int) -> Iterator
     for finding in findings:
         if finding.case_id is not None:
             reasons.setdefault(finding.case_id, finding.kind.replace("_", " "))
-    suspects = [case for case in dataset if case.id in reasons][: most // 2]
     rest = [case for case in dataset if case.id not in reasons]
+    suspects = [case for case in dataset if case.id in reasons][: max(most // 2, most - len(rest))]
     sample = [rest[i] for i in np.linspace(0, len(rest) - 1, most - len(suspects)).astype(int)] if rest else []
     chosen = {case.id: case for case in (*suspects, *sample)}
     for case in chosen.values():

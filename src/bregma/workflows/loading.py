@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bregma.datasets import read_dataset
-from bregma.errors import BregmaError, ImageError, LabelError
+from bregma.errors import ImageError, InputError, LabelError
 from bregma.io import find_images, open_image
 from bregma.prediction.predictor import Failure
 from bregma.types import Case, Dataset
@@ -49,6 +49,7 @@ def load_images(
 
     Raises:
         ImageError: nothing is there at all.
+        ConfigError: ``spacing`` is none.
     """
     paths = [(root, path) for root in map(Path, inputs) for path in find_images(root)]
     if not paths:
@@ -61,7 +62,7 @@ def load_images(
         try:
             image, frame = open_image(path, spacing=spacing)
             cases[name] = Case(name, name, image, frame)
-        except BregmaError as error:
+        except InputError as error:
             failures.append(Failure(name, str(error)))
     return list(cases.values()), failures
 
