@@ -5,8 +5,9 @@ One format a file; the tables in :mod:`bregma.datasets.formats` list them. Nothi
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bregma.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bregma.datasets.columns import Columns, guess_columns, load_columns
@@ -35,18 +36,21 @@ __all__ = [
     "write_dataset",
 ]
 
-_ELSEWHERE = {
+_HOMES = {
     "Columns": "columns",
+    "DATASETS": "formats",
+    "EXPORTERS": "formats",
+    "Exporter": "formats",
+    "Format": "formats",
     "columns_of": "csv_labels",
+    "detect_format": "formats",
     "guess_columns": "columns",
     "load_columns": "columns",
+    "read_dataset": "formats",
+    "write_dataset": "formats",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'formats')}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

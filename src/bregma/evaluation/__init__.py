@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bregma.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bregma.evaluation.compare import compare_runs
@@ -32,8 +33,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used, so that importing the package stays fast."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'bregma.evaluation' has no attribute '{name}'")
-    return getattr(import_module(f"bregma.evaluation.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
