@@ -3,9 +3,9 @@
 Run: python benchmarks/step_time.py [--steps 30] [--size 256] [--json]
 
 The bare step is forward and backward of the same network on one fixed batch with the cheapest loss; the training step
-is what
-``bregma train`` does: reading, augmentation, encoding, forward, loss, backward, clipping, optimiser and averaging. The
-two alternate in blocks within one run, so that a busy machine slows both. The figure is the ratio of their medians.
+is what ``bregma train`` does: reading, augmentation, encoding, forward, loss, backward, clipping, optimiser and
+averaging. The two alternate in blocks within one run, so that a busy machine slows both. The figure is the ratio of
+their medians.
 """
 
 from __future__ import annotations

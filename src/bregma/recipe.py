@@ -19,7 +19,7 @@ from bregma.types import Dataset
 
 
 class SplitConfig(Config):
-    """How subjects are divided; ``auto`` takes the published split where there is one, else a random one."""
+    """How subjects are divided into training, validation and test."""
 
     method: Method | None = None
     """``random``, ``kfold`` or ``given``; None takes the published split where there is one, else a random one."""
