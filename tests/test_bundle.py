@@ -22,6 +22,7 @@ from bregma.errors import BundleError, RunError
 from bregma.files import sha256_file
 from bregma.prediction.predictor import PredictConfig, Predictor
 from bregma.schema import load_schema
+from bregma.shape_model import ShapeModel
 
 CONFIG = tiny.model_config(codec={"presence": True})
 
@@ -33,10 +34,23 @@ def weights(seed: int = 0) -> dict[str, torch.Tensor]:
     return {name: torch.rand_like(t) if t.is_floating_point() else t for name, t in network.state_dict().items()}
 
 
-def save(folder: Path, *, seed: int = 0, name: str = "spots") -> Path:
-    about = {"seed": seed, "data": {"license": "CC0-1.0"}}
-    save_bundle(folder, name=name, schema=tiny.SCHEMA, config=CONFIG, weights=weights(seed), provenance=about)
+def save(folder: Path, *, seed: int = 0, name: str = "spots", shapes: ShapeModel | None = None) -> Path:
+    save_bundle(
+        folder,
+        name=name,
+        schema=tiny.SCHEMA,
+        config=CONFIG,
+        weights=weights(seed),
+        provenance={"seed": seed, "data": {"license": "CC0-1.0"}},
+        shape_model=shapes,
+    )
     return folder
+
+
+def shapes_of(landmarks: int) -> ShapeModel:
+    rng = np.random.default_rng(0)
+    root = rng.normal(0, 1, (2 * landmarks, 2 * landmarks))
+    return ShapeModel(rng.normal(0, 1, (landmarks, 2)), root @ root.T, 20)
 
 
 @pytest.fixture
@@ -51,7 +65,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def sign(folder: Path) -> None:
     """Make the hashes fit again, as somebody would who forges a bundle."""
-    names = ("schema.json", "weights.safetensors")
+    names = [path.name for path in folder.iterdir() if path.name != "bundle.json"]
     edit(folder / "bundle.json", lambda data: data["sha256"].update({n: sha256_file(folder / n) for n in names}))
 
 
@@ -74,6 +88,13 @@ class TestRoundTrip:
         assert loaded.name == f"spots@{sha256_file(folder / 'weights.safetensors')[:8]}"
         assert not any(module.training for module in loaded.network.modules())
         assert repr(loaded) == f"Bundle('{loaded.name}', LandmarkSchema('spots', 2 landmarks))"
+
+    def test_a_shape_model_comes_back(self, tmp_path: Path) -> None:
+        shapes = shapes_of(len(tiny.SCHEMA))
+        loaded = load_bundle(save(tmp_path / "bundle", shapes=shapes)).shape_model
+        assert loaded is not None
+        np.testing.assert_array_equal(loaded.cov, shapes.cov)
+        assert load_bundle(save(tmp_path / "bundle")).shape_model is None
 
     def test_the_run_folder_serves_too(self, folder: Path) -> None:
         assert find_bundle(folder.parent) == folder
@@ -151,6 +172,7 @@ class TestDistrust:
             (lambda d: d.update(model=None), ["'model'"]),
             (lambda d: d.update(sha256=None), ["'sha256'"]),
             (lambda d: d["sha256"].pop("schema.json") and None, ["hashes are not complete", "schema.json"]),
+            (lambda d: d["sha256"].update({"../x": "0"}), ["hashes are not complete", "../x"]),
             (lambda d: d.update(extra=1), ["unknown setting 'extra'"]),
             (lambda d: d.update(name=7), ["'name'"]),
         ],
@@ -208,6 +230,20 @@ class TestDistrust:
         (folder / "schema.json").write_text(json.dumps(load_schema("fetal_head").to_dict()))
         sign(folder)
         with pytest.raises(BundleError, match="weights do not fit the network"):
+            load_bundle(folder)
+
+    def test_a_shape_model_of_another_schema(self, tmp_path: Path) -> None:
+        folder = save(tmp_path / "bundle", shapes=shapes_of(len(tiny.SCHEMA) + 1))
+        with pytest.raises(BundleError, match=r"shape model is of another schema.*expected 2 landmarks"):
+            load_bundle(folder)
+
+    def test_a_shape_model_that_changed_or_is_none(self, tmp_path: Path) -> None:
+        folder = save(tmp_path / "bundle", shapes=shapes_of(len(tiny.SCHEMA)))
+        (folder / "shape_model.json").write_text('{"mean": 1}')
+        with pytest.raises(BundleError, match=r"shape_model.json: has changed"):
+            load_bundle(folder)
+        sign(folder)
+        with pytest.raises(BundleError, match="is not a shape model"):
             load_bundle(folder)
 
     def test_settings_that_do_not_fit_each_other(self, folder: Path) -> None:

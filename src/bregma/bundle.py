@@ -4,6 +4,7 @@ bundle/
 bundle.json          format version, settings, provenance, and the SHA-256 of the other files
 schema.json
 weights.safetensors
+shape_model.json     how the landmarks lie to each other; absent where the training images were too few to tell
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from bregma.files import atomic_path, read_json, sha256_file, write_json
 from bregma.networks import AnyNetworkConfig, Network, build_network
 from bregma.networks.timm_unet import TimmUNetConfig
 from bregma.schema import LandmarkSchema, schema_from_dict
+from bregma.shape_model import ShapeModel
 
 FORMAT = 1
 """Version of the folder's layout; a reader refuses any other."""
 _FILES = ("schema.json", "weights.safetensors")
+_SHAPE = "shape_model.json"
 _COPY = "copy the whole bundle again from its source"
 
 
@@ -65,6 +68,7 @@ class Bundle:
         network: with its weights, in evaluation mode.
         codec: fits the network.
         provenance: where the model comes from.
+        shape_model: how the landmarks lie to each other on the training images, if these were enough to tell.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Bundle:
     network: Network
     codec: Codec
     provenance: Mapping[str, Any]
+    shape_model: ShapeModel | None = None
 
     def __repr__(self) -> str:
         return f"Bundle({self.name!r}, {self.schema})"
@@ -98,6 +103,7 @@ def save_bundle(
     config: ModelConfig,
     weights: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
+    shape_model: ShapeModel | None = None,
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
 
@@ -112,7 +118,9 @@ def save_bundle(
     try:
         write_json(temporary / "schema.json", schema.to_dict())
         save_tensors(temporary / "weights.safetensors", weights)
-        hashes = {file: sha256_file(temporary / file) for file in _FILES}
+        if shape_model is not None:
+            write_json(temporary / _SHAPE, shape_model.to_dict())
+        hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
         header = _Header(format=FORMAT, name=name, model=config, sha256=hashes, provenance=dict(provenance))
         write_json(temporary / "bundle.json", header.to_dict())
         temporary.chmod(0o755)
@@ -146,16 +154,17 @@ def load_bundle(folder: str | Path) -> Bundle:
     """
     root = find_bundle(folder)
     header = _header(root)
-    for file in _FILES:
-        _check_hash(root / file, header.sha256[file])
+    for file, expected in header.sha256.items():
+        _check_hash(root / file, expected)
     try:
         schema = schema_from_dict(read_json(root / "schema.json"), where=str(root / "schema.json"))
         network, codec = _without_download(header.model, schema)
+        shape_model = _load_shape_model(root / _SHAPE, len(schema)) if _SHAPE in header.sha256 else None
     except (InputError, SchemaError, ConfigError) as error:
         raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
     _load_weights(network, root / "weights.safetensors")
     name = f"{header.name}@{header.sha256['weights.safetensors'][:8]}"
-    return Bundle(name, schema, header.model, network.eval(), codec, header.provenance)
+    return Bundle(name, schema, header.model, network.eval(), codec, header.provenance, shape_model)
 
 
 def find_bundle(folder: str | Path) -> Path:
@@ -192,7 +201,7 @@ def _header(root: Path) -> _Header:
             fix="use the Bregma version that wrote it, or train again",
         )
     header = validate(_Header, data, where=str(path), error=BundleError)
-    if set(header.sha256) != set(_FILES):
+    if set(header.sha256) - {_SHAPE} != set(_FILES):
         raise BundleError(
             "the bundle's hashes are not complete", where=path, expected=" and ".join(_FILES), got=str([*header.sha256])
         )
@@ -223,6 +232,13 @@ def _load_weights(network: Network, path: Path) -> None:
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise BundleError(f"the weights do not fit the network ({detail})", where=path) from error
+
+
+def _load_shape_model(path: Path, landmarks: int) -> ShapeModel:
+    model = ShapeModel.from_dict(read_json(path))
+    if len(model) != landmarks:
+        raise InputError("the shape model is of another schema", expected=f"{landmarks} landmarks", got=str(len(model)))
+    return model
 
 
 def _replace_folder(new: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ from bregma.geometry import Frame
 from bregma.networks.unet import UNetConfig
 from bregma.prediction import predictor
 from bregma.prediction.predictor import Failure, PredictConfig, Predictor, mixture, unflip
+from bregma.shape_model import ShapeModel
 from bregma.types import ArrayImage, Prediction
 
 SHAPE = (170, 200)
@@ -285,6 +286,33 @@ def test_a_real_model_predicts_the_same_alone_and_in_a_batch():
     for one, two in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.mean, two.mean, atol=0.05)
         assert np.linalg.eigvalsh(one.cov).min() > 0
+
+
+def blob_shapes(sd=0.02):
+    size = np.sqrt(((POINTS - POINTS.mean(axis=0)) ** 2).sum(axis=1).mean())
+    return ShapeModel((POINTS - POINTS.mean(axis=0)) / size, sd**2 * np.eye(8), 50)
+
+
+def test_points_give_way_to_the_shapes_seen_in_training_where_that_is_asked_for():
+    seen = POINTS + np.array([(0, 0), (0, 0), (0, 0), (9.0, 0)])
+    case = blob_case(seen, SHAPE)
+    bundle = replace(stub(BlobFinder(cov=((9.0, 0.0), (0.0, 9.0)))), shape_model=blob_shapes())
+    (asis,) = predict([case], bundle)
+    (pulled,) = predict([case], bundle, shape_weight=1.0, flip=True)
+    (both,) = predict([case], bundle, bundle, shape_weight=1.0)
+    assert_found(asis, seen)
+    for prediction in (pulled, both):
+        assert np.linalg.norm(prediction.mean - POINTS, axis=1).max() < 5
+        np.testing.assert_allclose(prediction.mean, both.mean, atol=0.1)
+    assert pulled.mean[3, 0] < seen[3, 0] - 2
+    # Narrower intervals would be right only if points erred independently.
+    assert np.trace(pulled.cov, axis1=1, axis2=2) == pytest.approx(np.trace(asis.cov, axis1=1, axis2=2), rel=0.05)
+
+
+def test_a_bundle_without_a_shape_model_is_refused_by_name():
+    whole = replace(stub(name="whole"), shape_model=blob_shapes())
+    with pytest.raises(BundleError, match=r"^bare: there is no shape model.*shape_weight to 0"):
+        predict([], whole, stub(name="bare"), shape_weight=0.5)
 
 
 def test_no_bundle_is_refused():

@@ -20,6 +20,7 @@ from bregma.errors import BregmaError, BundleError
 from bregma.hardware import autocast_dtype, detect_hardware
 from bregma.inference import memory_format, predict_source
 from bregma.schema import LandmarkSchema
+from bregma.shape_model import reconcile
 from bregma.types import ArrayImage, Case, Prediction
 
 CHUNK = 32
@@ -35,6 +36,10 @@ class PredictConfig(Config):
     """Further views, zoomed by these factors."""
     flip: bool = False
     """A further mirrored copy of every view, where the schema allows flips."""
+    shape_weight: float = Field(default=0.0, ge=0, le=1)
+    """How far the points give way to the shapes seen in training: 0 leaves them where the network saw them, 1 weighs
+    its covariances in full. For anatomy of steady shape on unclear images; it pulls what is out of the ordinary
+    towards the ordinary."""
     batch_size: int = Field(default=8, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
@@ -55,7 +60,8 @@ class Predictor:
         config: test-time views and device.
 
     Raises:
-        BundleError: no bundle, or bundles of different schemas.
+        BundleError: no bundle, bundles of different schemas, or one without the shape model that ``shape_weight``
+            needs.
     """
 
     def __init__(self, bundles: Sequence[Bundle], config: PredictConfig | None = None) -> None:
@@ -65,6 +71,12 @@ class Predictor:
             names = ", ".join(f"{b.name} ({b.schema.name})" for b in bundles)
             raise BundleError("bundles of different schemas cannot be averaged", got=names)
         self.config = config or PredictConfig()
+        if self.config.shape_weight > 0 and (bare := [b.name for b in bundles if b.shape_model is None]):
+            raise BundleError(
+                "there is no shape model for shape_weight to use",
+                where=", ".join(bare),
+                fix="set shape_weight to 0, or train on more labelled images",
+            )
         self.bundles = tuple(bundles)
         self.schema = bundles[0].schema
         hardware = detect_hardware(self.config.accelerator)
@@ -98,8 +110,15 @@ class Predictor:
     def _average(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         if not cases:
             return iter(())
-        answers = [list(views) for bundle in self.bundles for views in self._views(bundle, cases)]
-        return (mixture(list(parts)) for parts in zip(*answers, strict=True))
+        answers = [self._by_one(bundle, cases) for bundle in self.bundles]
+        return (mixture(parts) for parts in zip(*answers, strict=True))
+
+    def _by_one(self, bundle: Bundle, cases: Sequence[Case]) -> list[Prediction]:
+        views = [list(view) for view in self._views(bundle, cases)]
+        seen = [mixture(parts) for parts in zip(*views, strict=True)]
+        if bundle.shape_model is None or self.config.shape_weight == 0:
+            return seen
+        return [reconcile(p, bundle.shape_model, weight=self.config.shape_weight) for p in seen]
 
     def _views(self, bundle: Bundle, cases: Sequence[Case]) -> Iterator[Iterator[Prediction]]:
         source = SampleSource(cases, self.schema, bundle.config.preprocess)

@@ -17,6 +17,7 @@ from bregma.hardware import is_helper
 from bregma.recipe import LoadedRecipe, Recipe, load_recipe
 from bregma.report.figures import learning_curves
 from bregma.results import Evaluation
+from bregma.shape_model import shape_model_of
 from bregma.training.budget import fit_to_budget
 from bregma.training.loop import Trained, Trainer, check_plan
 from bregma.training.plan import Planned, flatten, make_plan
@@ -205,6 +206,7 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
         config=run.planned.plan.model,
         weights=trained.weights,
         provenance=about,
+        shape_model=shape_model_of(run.parts["train"]),
     )
     part = next((name for name in ("test", "val") if run.parts.get(name)), None)
     evaluation = None

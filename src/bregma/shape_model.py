@@ -1,0 +1,345 @@
+"""Shape model: how landmarks lie to each other, learned on training subjects, whatever the pose.
+
+A configuration of N landmarks is taken as ``x = A θ + e``: the mean shape in a free pose (similarity: shift, turn and
+zoom, which are linear in θ, so that A is ``(2N, 4)``), plus a deviation ``e`` of known covariance. Coordinates are
+interleaved: x0, y0, x1, y1, … They must be isotropic; :func:`isotropic` gives the factors for an image.
+
+Given points ``p = x + n`` with noise of covariance C, the best linear unbiased prediction of x is
+``A θ̂ + S V⁻¹ (p - A θ̂)`` with ``V = S + C`` and θ̂ by generalised least squares (Goldberger 1962,
+doi:10.1080/01621459.1962.10480665). Mean and covariance S are those of a point distribution model (Cootes, Taylor,
+Cooper & Graham 1995, doi:10.1006/cviu.1995.1004) whose shapes were aligned by generalised Procrustes analysis (Gower
+1975, doi:10.1007/BF02291478); missing points are filled by expectation-maximisation (Dempster, Laird & Rubin 1977), and
+the covariance is shrunk (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bregma.errors import InputError
+from bregma.geometry import Array, Frame
+from bregma.types import Case, Prediction
+
+MIN_CASES = 10
+"""Fewer shapes than this say too little about how shapes vary."""
+_ROUNDS = 10
+_LEARNING_ROUNDS = 100
+_DEGREES = 4.0
+"""Degrees of freedom of the t distribution by which a point that contradicts the others loses weight."""
+
+
+@dataclass(frozen=True)
+class ShapeModel:
+    """Mean and spread of aligned configurations.
+
+    Attributes:
+        mean: ``(N, 2)``, centred, with a root mean square distance of 1 from the centre.
+        cov: ``(2N, 2N)`` covariance of the deviations from it, interleaved.
+        cases: how many configurations it was learned on.
+    """
+
+    mean: Array
+    cov: Array
+    cases: int
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "cov"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        size = 2 * len(self.mean)
+        if self.mean.shape != (size // 2, 2) or self.cov.shape != (size, size):
+            raise InputError(
+                "the shape model contradicts itself",
+                expected="a mean of (N, 2) and a covariance of (2N, 2N)",
+                got=f"{self.mean.shape} and {self.cov.shape}",
+            )
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.cov).all()):
+            raise InputError("the shape model is not finite")
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __repr__(self) -> str:
+        return f"ShapeModel({len(self)} landmarks, {self.cases} cases)"
+
+    def fit(self, points: ArrayLike, cov: ArrayLike, *, weight: float = 1.0, robust: bool = True) -> Fit:
+        """Reconcile observed points with the shapes that occur.
+
+        Args:
+            points: ``(N, 2)``, isotropic coordinates.
+            cov: ``(N, 2, 2)`` covariance of each point's error, in the same units squared.
+            weight: multiplies ``cov`` where it is weighed against the shape; 1 trusts it, less holds the points
+                closer to where they were seen. Errors that the points share (a whole side moved along) are not
+                told by ``cov``, and make less than 1 the better choice.
+            robust: let points that contradict the others lose weight, as under a t distribution.
+
+        Raises:
+            InputError: wrong shapes, or a weight that is not positive.
+        """
+        p, noise = self._checked(points, cov)
+        if not weight > 0:
+            raise InputError("the weight of the observations' covariance must be positive", got=str(weight))
+        noise = weight * noise
+        softer = np.ones(len(self))
+        basis = _pose_basis(self.mean)
+        theta = _solve_least_squares(basis, p)
+        for _ in range(_ROUNDS):
+            solved = _solve(p, noise, softer, self._posed_cov(theta), basis)
+            before, softer = softer, np.maximum(1.0, (_DEGREES + solved.contradiction) / (_DEGREES + 2))
+            settled = np.allclose(solved.theta, theta, rtol=1e-6, atol=1e-9)
+            theta = solved.theta
+            if not robust:
+                softer = before
+            if settled and np.allclose(softer, before, rtol=1e-3):
+                break
+        return Fit(solved.points, solved.contradiction)
+
+    def contradiction(self, points: ArrayLike, cov: ArrayLike) -> Array:
+        """Return how strongly each point contradicts the others: ``(N,)`` squared Mahalanobis distances.
+
+        Each is the distance between a point and its prediction from all the others; under the model it follows a χ²
+        distribution with 2 degrees of freedom. Arguments as of :meth:`fit`.
+        """
+        return self.fit(points, cov, robust=False).contradiction
+
+    def _checked(self, points: ArrayLike, cov: ArrayLike) -> tuple[Array, Array]:
+        p, noise = np.asarray(points, dtype=np.float64), np.asarray(cov, dtype=np.float64)
+        if p.shape != (len(self), 2) or noise.shape != (len(self), 2, 2):
+            raise InputError(
+                "the points do not fit the shape model",
+                expected=f"({len(self)}, 2) with covariances ({len(self)}, 2, 2)",
+                got=f"{p.shape} with {noise.shape}",
+            )
+        return p, noise
+
+    def _posed_cov(self, theta: Array) -> Array:
+        """Return the covariance of the deviations, turned and zoomed as the pose says."""
+        turn = np.kron(np.eye(len(self)), [[theta[0], -theta[1]], [theta[1], theta[0]]])
+        return np.asarray(turn @ self.cov @ turn.T)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"mean": self.mean.tolist(), "cov": self.cov.tolist(), "cases": self.cases}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ShapeModel:
+        """Rebuild from ``to_dict``.
+
+        Raises:
+            InputError: the data are not those of a shape model.
+        """
+        try:
+            return cls(np.array(data["mean"], np.float64), np.array(data["cov"], np.float64), int(data["cases"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"is not a shape model ({error})") from error
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Points reconciled with a shape model.
+
+    Attributes:
+        points: ``(N, 2)``.
+        contradiction: ``(N,)`` see :meth:`ShapeModel.contradiction`.
+    """
+
+    points: Array
+    contradiction: Array
+
+
+def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None) -> ShapeModel:
+    """Learn a shape model.
+
+    Args:
+        points: ``(M, N, 2)`` configurations in isotropic coordinates.
+        labelled: ``(M, N)``; the rest is missing. Configurations with fewer than three points are not used.
+
+    Raises:
+        InputError: too few configurations, one whose points coincide, or a landmark that none of them has.
+    """
+    x = np.array(points, dtype=np.float64)
+    known = np.ones(x.shape[:2], dtype=bool) if labelled is None else np.asarray(labelled, dtype=bool)
+    usable = known.sum(axis=1) >= 3
+    x, known = x[usable], known[usable]
+    if len(x) < MIN_CASES:
+        raise InputError(
+            "a shape model needs more labelled images",
+            expected=f"at least {MIN_CASES} with three or more points",
+            got=str(len(x)),
+        )
+    if not known.any(axis=0).all():
+        missing = ", ".join(map(str, np.flatnonzero(~known.any(axis=0))))
+        raise InputError("some landmarks are labelled on no image", got=f"landmarks {missing}")
+    x[~known] = np.nan
+    if (np.nanmax(x, axis=1) == np.nanmin(x, axis=1)).all(axis=1).any():
+        raise InputError("all points of a configuration coincide", fix="check the labels' columns")
+    mean = _first_mean(x)
+    spread = np.eye(2 * len(mean) - 4)
+    for _ in range(_LEARNING_ROUNDS):
+        mean = _normalised(mean)
+        aligned = np.stack([_align(shape, mean) for shape in x])
+        shift, new, free = _expect_and_maximise(aligned - mean, known, spread, _pose_basis(mean))
+        settled = np.allclose(new, spread, rtol=0, atol=1e-4 * np.trace(spread) / len(spread))
+        mean, spread = mean + shift, new
+        if settled:
+            break
+    return ShapeModel(*_full_rank(mean, spread, free), len(x))
+
+
+def shape_model_of(cases: Sequence[Case]) -> ShapeModel | None:
+    """Learn a shape model on labelled cases; None where a landmark is labelled on fewer than :data:`MIN_CASES`."""
+    marked = [(case.landmarks, isotropic(case.frame)) for case in cases if case.landmarks is not None]
+    if not marked:
+        return None
+    points = np.stack([marks.points * factors for marks, factors in marked])
+    labelled = np.stack([marks.labelled for marks, _ in marked])
+    if points.shape[1] < 3 or (labelled[labelled.sum(axis=1) >= 3].sum(axis=0) < MIN_CASES).any():
+        return None
+    return learn_shape_model(points, labelled)
+
+
+def reconcile(prediction: Prediction, model: ShapeModel, *, weight: float) -> Prediction:
+    """Return a prediction whose points were reconciled with the shapes that occur; see :meth:`ShapeModel.fit`.
+
+    The covariances stay the network's own. Those that follow from the fit would be narrower, but only if the points
+    erred independently; where they err together, intervals of that width miss the truth too often.
+    """
+    factors = isotropic(prediction.frame)
+    fit = model.fit(prediction.mean * factors, prediction.cov * np.outer(factors, factors), weight=weight)
+    return replace(prediction, mean=fit.points / factors)
+
+
+def isotropic(frame: Frame) -> Array:
+    """Return what to multiply x and y by, so that a unit is as long along both; 1 and 1 without a spacing."""
+    if frame.spacing is None:
+        return np.ones(2)
+    spacing = np.asarray(frame.spacing, dtype=np.float64)
+    return np.asarray(spacing / np.sqrt(spacing.prod()))
+
+
+def _pose_basis(mean: Array) -> Array:
+    """Return A ``(2N, 4)``: columns for the zoomed cosine and sine of the turn, and the shifts along x and y."""
+    x, y = mean.T
+    one, zero = np.ones(len(mean)), np.zeros(len(mean))
+    return np.stack([[x, y], [-y, x], [one, zero], [zero, one]]).transpose(2, 1, 0).reshape(-1, 4)
+
+
+@dataclass(frozen=True)
+class _Solved:
+    points: Array
+    theta: Array
+    contradiction: Array
+
+
+def _solve(p: Array, noise: Array, softer: Array, cov: Array, basis: Array) -> _Solved:
+    """Solve for a given pose of the covariance; ``softer`` multiplies each point's noise."""
+    softened = noise * softer[:, None, None]
+    inverse = np.linalg.inv(cov + _block_diagonal(softened))
+    # Its blocks give each point's distance from its prediction by all others without solving N times (Dubrule 1983,
+    # doi:10.1007/BF01033233).
+    rest, to_theta = _without_pose(inverse, basis)
+    theta, left = to_theta @ p.ravel(), rest @ p.ravel()
+    others = np.linalg.inv(_diagonal_blocks(rest))
+    away = np.einsum("nij,nj->ni", others, left.reshape(-1, 2))
+    spread = others - softened + noise
+    contradiction = np.einsum("ni,nij,nj->n", away, np.linalg.inv(spread), away)
+    return _Solved((basis @ theta + cov @ left).reshape(-1, 2), theta, contradiction)
+
+
+def _solve_least_squares(basis: Array, p: Array) -> Array:
+    return np.asarray(np.linalg.lstsq(basis, p.ravel(), rcond=None)[0], dtype=np.float64)
+
+
+def _block_diagonal(blocks: Array) -> Array:
+    count = len(blocks)
+    matrix = np.zeros((count, 2, count, 2))
+    matrix[np.arange(count), :, np.arange(count), :] = blocks
+    return matrix.reshape(2 * count, 2 * count)
+
+
+def _diagonal_blocks(matrix: NDArray[np.floating]) -> Array:
+    count = len(matrix) // 2
+    blocks = matrix.reshape(count, 2, count, 2)[np.arange(count), :, np.arange(count), :]
+    return np.asarray(blocks, dtype=np.float64)
+
+
+def _first_mean(x: Array) -> Array:
+    """Begin from the fullest configuration; where it lacks a point, from the middle of all that have it."""
+    fullest = x[np.isfinite(x[..., 0]).sum(axis=1).argmax()]
+    aligned = np.stack([_align(shape, fullest) for shape in x])
+    return np.asarray(np.where(np.isfinite(fullest), fullest, np.nanmedian(aligned, axis=0)))
+
+
+def _align(shape: Array, target: Array) -> Array:
+    """Return a configuration in the pose nearest to the target's, by least squares over the points of both.
+
+    A zoom is found that maps the target onto the shape and then undone: fitted the other way round, shapes with
+    large deviations would shrink.
+    """
+    both = np.isfinite(shape[:, 0]) & np.isfinite(target[:, 0])
+    z, w = (points[:, 0] + 1j * points[:, 1] for points in (shape, target))
+    z0, w0 = z[both].mean(), w[both].mean()
+    turn = np.vdot(w[both] - w0, z[both] - z0) / np.vdot(w[both] - w0, w[both] - w0)
+    moved = (z - z0) / turn + w0
+    return np.stack([moved.real, moved.imag], axis=1)
+
+
+def _expect_and_maximise(away: Array, known: Array, spread: Array, basis: Array) -> tuple[Array, Array, Array]:
+    """One step for deviations ``(M, N, 2)`` of which only some points are known, and whose pose is free.
+
+    Deviations are ``A θ + U c``: U spans what a pose cannot explain, and only c has a spread ``(2N - 4, 2N - 4)``.
+    Were the pose held fixed, it would explain away the more of the deviations the fewer points are known.
+
+    Returns:
+        the shift of the mean ``(N, 2)``, the new spread, U.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    free = np.linalg.qr(basis, mode="complete").Q[:, basis.shape[1] :]
+    found, unsure = np.zeros((len(away), free.shape[1])), np.zeros_like(spread)
+    for pattern in np.unique(known, axis=0):
+        rows, have = (known == pattern).all(axis=1), np.repeat(pattern, 2)
+        total = free[have] @ spread @ free[have].T
+        inverse = np.linalg.inv(total + (1e-9 * np.trace(spread) + 1e-14) * np.eye(len(total)))
+        rest, _ = _without_pose(inverse, basis[have])
+        to_free = spread @ free[have].T @ rest
+        found[rows] = away[rows].reshape(rows.sum(), -1)[:, have] @ to_free.T
+        unsure += rows.sum() * (spread - to_free @ free[have] @ spread)
+    centre = found.mean(axis=0)
+    around = found - centre
+    new = (around.T @ around + unsure) / len(found)
+    shrink = float(ledoit_wolf_shrinkage(around, assume_centered=True))
+    new = (1 - shrink) * new + shrink * np.trace(new) / len(new) * np.eye(len(new))
+    return (free @ centre).reshape(-1, 2), (new + new.T) / 2, free
+
+
+def _without_pose(inverse: NDArray[np.floating], basis: Array) -> tuple[Array, Array]:
+    """Return what is left of an inverse covariance when the pose is free, and the matrix that estimates the pose."""
+    to_theta = np.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse)
+    return np.asarray(inverse - inverse @ basis @ to_theta), np.asarray(to_theta)
+
+
+def _full_rank(mean: Array, spread: Array, free: Array) -> tuple[Array, Array]:
+    """Return mean and covariance in units of the mean's size.
+
+    A free pose makes the covariance along poses immaterial; the mean variance there lets the whole be inverted.
+    """
+    size = _size(mean - mean.mean(axis=0))
+    along = np.eye(len(free)) - free @ free.T
+    cov = free @ spread @ free.T + np.trace(spread) / len(spread) * along
+    return _normalised(mean), cov / size**2
+
+
+def _normalised(mean: Array) -> Array:
+    centred = mean - mean.mean(axis=0)
+    return np.asarray(centred / _size(centred))
+
+
+def _size(centred: Array) -> float:
+    return float(np.sqrt((centred**2).sum(axis=1).mean()))
