@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 import bregma.bundle
 import tiny
-from bregma.bundle import FORMAT, Bundle, build_model, find_bundle, load_bundle, save_bundle
+from bregma.bundle import FORMAT, Bundle, PredictConfig, build_model, find_bundle, load_bundle, save_bundle
 from bregma.errors import BundleError, RunError
 from bregma.files import sha256_file
-from bregma.prediction.predictor import PredictConfig, Predictor
+from bregma.prediction.predictor import Predictor
 from bregma.schema import load_schema
 from bregma.shape_model import ShapeModel
 

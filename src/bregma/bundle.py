@@ -12,10 +12,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -46,12 +47,30 @@ class ModelConfig(Config):
     codec: AnyCodecConfig = HeatmapCodecConfig()
 
 
+class PredictConfig(Config):
+    """How a bundle is applied to images."""
+
+    rotations_deg: tuple[float, ...] = ()
+    """Further views, turned by these angles."""
+    zooms: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Further views, zoomed by these factors."""
+    flip: bool = False
+    """A further mirrored copy of every view, where the schema allows flips."""
+    shape_weight: float = Field(default=0.0, ge=0, le=1)
+    """How far the points give way to the shapes seen in training: 0 leaves them where the network saw them, 1 weighs
+    its covariances in full. For anatomy of steady shape on unclear images; it pulls what is out of the ordinary
+    towards the ordinary."""
+    batch_size: int = Field(default=8, ge=1)
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
 class _Header(Config):
     """What ``bundle.json`` holds."""
 
     format: int
     name: str
     model: ModelConfig
+    predict: PredictConfig = PredictConfig()
     sha256: dict[str, str]
     """File to the hash of its bytes."""
     provenance: dict[str, Any]
@@ -69,6 +88,7 @@ class Bundle:
         codec: fits the network.
         provenance: where the model comes from.
         shape_model: how the landmarks lie to each other on the training images, if these were enough to tell.
+        predict: how it is applied unless somebody asks for something else.
     """
 
     name: str
@@ -78,6 +98,7 @@ class Bundle:
     codec: Codec
     provenance: Mapping[str, Any]
     shape_model: ShapeModel | None = None
+    predict: PredictConfig = field(default_factory=PredictConfig)
 
     def __repr__(self) -> str:
         return f"Bundle({self.name!r}, {self.schema})"
@@ -104,6 +125,7 @@ def save_bundle(
     weights: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
     shape_model: ShapeModel | None = None,
+    predict: PredictConfig | None = None,
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
 
@@ -121,7 +143,14 @@ def save_bundle(
         if shape_model is not None:
             write_json(temporary / _SHAPE, shape_model.to_dict())
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
-        header = _Header(format=FORMAT, name=name, model=config, sha256=hashes, provenance=dict(provenance))
+        header = _Header(
+            format=FORMAT,
+            name=name,
+            model=config,
+            predict=_portable(predict or PredictConfig()),
+            sha256=hashes,
+            provenance=dict(provenance),
+        )
         write_json(temporary / "bundle.json", header.to_dict())
         temporary.chmod(0o755)
         _replace_folder(temporary, folder)
@@ -129,6 +158,11 @@ def save_bundle(
         raise RunError(f"cannot be written ({error.strerror or error})", where=folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _portable(predict: PredictConfig) -> PredictConfig:
+    """Leave out the device: another machine may have another one."""
+    return predict.model_copy(update={"accelerator": PredictConfig().accelerator})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -164,7 +198,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
     _load_weights(network, root / "weights.safetensors")
     name = f"{header.name}@{header.sha256['weights.safetensors'][:8]}"
-    return Bundle(name, schema, header.model, network.eval(), codec, header.provenance, shape_model)
+    return Bundle(name, schema, header.model, network.eval(), codec, header.provenance, shape_model, header.predict)
 
 
 def find_bundle(folder: str | Path) -> Path:

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import Field
 
+from bregma.bundle import PredictConfig
 from bregma.config import Config, Loc, read_yaml, validate, with_overrides
 from bregma.data.split import Method, Split, make_split
 from bregma.errors import ConfigError
 from bregma.evaluation import EvaluationSettings
-from bregma.prediction.predictor import PredictConfig
 from bregma.types import Dataset
 
 

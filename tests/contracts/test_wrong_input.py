@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 import tiny
 import wrong_input
 from bregma import workflows
+from bregma.bundle import PredictConfig
 from bregma.cli import app
 from bregma.errors import (
     BregmaError,
@@ -35,7 +36,6 @@ from bregma.errors import (
     SplitError,
 )
 from bregma.files import sha256_file
-from bregma.prediction.predictor import PredictConfig
 from bregma.workflows import DataOptions
 from wrong_input import Place, cut, edit, flip_byte, swap
 

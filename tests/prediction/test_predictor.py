@@ -8,14 +8,14 @@ import torch
 from pydantic import ValidationError
 
 from blob_images import LEFT, MIDDLE, RIGHT, TOP, blob_case, blob_schema, centroid
-from bregma.bundle import Bundle, ModelConfig, build_model
+from bregma.bundle import Bundle, ModelConfig, PredictConfig, build_model
 from bregma.codecs import Decoded
 from bregma.data.preprocess import PreprocessConfig
 from bregma.errors import BundleError, ImageError
 from bregma.geometry import Frame
 from bregma.networks.unet import UNetConfig
 from bregma.prediction import predictor
-from bregma.prediction.predictor import Failure, PredictConfig, Predictor, mixture, unflip
+from bregma.prediction.predictor import Failure, Predictor, mixture, unflip
 from bregma.shape_model import ShapeModel
 from bregma.types import ArrayImage, Prediction
 

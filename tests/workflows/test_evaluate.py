@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import tiny
-from bregma.bundle import load_bundle
+from bregma.bundle import PredictConfig, load_bundle
 from bregma.errors import BregmaError, BundleError, ConfigError, InputError, RunError, SchemaError, SplitError
 from bregma.evaluation import EvaluationSettings
 from bregma.phantoms import make_phantoms
-from bregma.prediction.predictor import PredictConfig, Predictor
+from bregma.prediction.predictor import Predictor
 from bregma.types import ArrayImage, Dataset
 from bregma.workflows import TrainResult, compare, evaluate, measure, train
 

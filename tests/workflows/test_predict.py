@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import tiny
+from bregma.bundle import PredictConfig
 from bregma.datasets import write_dataset
 from bregma.errors import BundleError, ConfigError, ImageError, InputError, RunError, SchemaError
 from bregma.io import open_image
-from bregma.prediction.predictor import PredictConfig
 from bregma.types import Case, Dataset
 from bregma.workflows import DataOptions, PredictResult, measure, predict
 from dicom_files import write_dicom

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from bregma import geometry
-from bregma.bundle import Bundle
-from bregma.config import Config
+from bregma.bundle import Bundle, PredictConfig
 from bregma.data.augment import NO_CHANGE, Geometric
 from bregma.data.loader import SampleSource
 from bregma.errors import BregmaError, BundleError
@@ -25,23 +22,6 @@ from bregma.types import ArrayImage, Case, Prediction
 
 CHUNK = 32
 """Cases whose pixels are held at once."""
-
-
-class PredictConfig(Config):
-    """How bundles are applied."""
-
-    rotations_deg: tuple[float, ...] = ()
-    """Further views, turned by these angles."""
-    zooms: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Further views, zoomed by these factors."""
-    flip: bool = False
-    """A further mirrored copy of every view, where the schema allows flips."""
-    shape_weight: float = Field(default=0.0, ge=0, le=1)
-    """How far the points give way to the shapes seen in training: 0 leaves them where the network saw them, 1 weighs
-    its covariances in full. For anatomy of steady shape on unclear images; it pulls what is out of the ordinary
-    towards the ordinary."""
-    batch_size: int = Field(default=8, ge=1)
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -57,7 +37,7 @@ class Predictor:
 
     Args:
         bundles: of one schema; more than one makes an ensemble.
-        config: test-time views and device.
+        config: views and device; what it leaves unset is done as each bundle says.
 
     Raises:
         BundleError: no bundle, bundles of different schemas, or one without the shape model that ``shape_weight``
@@ -70,16 +50,18 @@ class Predictor:
         if any(bundle.schema != bundles[0].schema for bundle in bundles):
             names = ", ".join(f"{b.name} ({b.schema.name})" for b in bundles)
             raise BundleError("bundles of different schemas cannot be averaged", got=names)
-        self.config = config or PredictConfig()
-        if self.config.shape_weight > 0 and (bare := [b.name for b in bundles if b.shape_model is None]):
-            raise BundleError(
-                "there is no shape model for shape_weight to use",
-                where=", ".join(bare),
-                fix="set shape_weight to 0, or train on more labelled images",
-            )
+        changes = {} if config is None else config.model_dump(exclude_unset=True)
+        self.settings = tuple(bundle.predict.model_copy(update=changes) for bundle in bundles)
+        for bundle, settings in zip(bundles, self.settings, strict=True):
+            if settings.shape_weight > 0 and bundle.shape_model is None:
+                raise BundleError(
+                    "there is no shape model for shape_weight to use",
+                    where=bundle.name,
+                    fix="set shape_weight to 0, or train on more labelled images",
+                )
         self.bundles = tuple(bundles)
         self.schema = bundles[0].schema
-        hardware = detect_hardware(self.config.accelerator)
+        hardware = detect_hardware(self.settings[0].accelerator)
         self.device = torch.device(hardware.accelerator)
         self.dtype = autocast_dtype(hardware)
         for bundle in bundles:
@@ -110,26 +92,26 @@ class Predictor:
     def _average(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         if not cases:
             return iter(())
-        answers = [self._by_one(bundle, cases) for bundle in self.bundles]
+        answers = [self._by_one(*each, cases) for each in zip(self.bundles, self.settings, strict=True)]
         return (mixture(parts) for parts in zip(*answers, strict=True))
 
-    def _by_one(self, bundle: Bundle, cases: Sequence[Case]) -> list[Prediction]:
-        views = [list(view) for view in self._views(bundle, cases)]
+    def _by_one(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> list[Prediction]:
+        views = [list(view) for view in self._views(bundle, settings, cases)]
         seen = [mixture(parts) for parts in zip(*views, strict=True)]
-        if bundle.shape_model is None or self.config.shape_weight == 0:
+        if bundle.shape_model is None or settings.shape_weight == 0:
             return seen
-        return [reconcile(p, bundle.shape_model, weight=self.config.shape_weight) for p in seen]
+        return [reconcile(p, bundle.shape_model, weight=settings.shape_weight) for p in seen]
 
-    def _views(self, bundle: Bundle, cases: Sequence[Case]) -> Iterator[Iterator[Prediction]]:
+    def _views(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> Iterator[Iterator[Prediction]]:
         source = SampleSource(cases, self.schema, bundle.config.preprocess)
-        for view in test_views(self.config, self.schema, bundle.config.preprocess.size):
+        for view in test_views(settings, self.schema, bundle.config.preprocess.size):
             predictions = predict_source(
                 bundle.network,
                 bundle.codec,
                 source.seen_through(view),
                 device=self.device,
                 dtype=self.dtype,
-                batch_size=self.config.batch_size,
+                batch_size=settings.batch_size,
                 model="+".join(b.name for b in self.bundles),
             )
             yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bregma.bundle import Bundle, load_bundle
+from bregma.bundle import Bundle, PredictConfig, load_bundle
 from bregma.errors import ConfigError, SchemaError, SplitError
 from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
 from bregma.files import write_json
-from bregma.prediction.predictor import Failure, PredictConfig, Predictor
+from bregma.prediction.predictor import Failure, Predictor
 from bregma.report import write_comparison_html, write_predictions, write_report
 from bregma.results import ComparisonTable, Evaluation
 from bregma.training.history import read_history
@@ -45,7 +45,7 @@ def evaluate(
             bundle.
         options: how to read ``data``.
         settings: thresholds and resampling.
-        predict: test-time views and device.
+        predict: views and device; what it leaves unset is done as the bundle says.
         track: wraps the iteration over images.
 
     Raises:
@@ -62,7 +62,7 @@ def evaluate(
         report=folder / "report.html",
         name=f"{root.resolve().name}, {dataset.name} {name}",
         settings=settings or EvaluationSettings(),
-        predict=predict or PredictConfig(),
+        predict=predict,
         notes=(*notes, *dataset.problems),
         track=track,
     )
@@ -76,7 +76,7 @@ def evaluate_bundle(
     report: Path,
     name: str,
     settings: EvaluationSettings,
-    predict: PredictConfig,
+    predict: PredictConfig | None = None,
     notes: Sequence[str] = (),
     track: Track = untracked,
 ) -> Evaluation:

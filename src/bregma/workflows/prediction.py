@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bregma.bundle import load_bundle
+from bregma.bundle import PredictConfig, load_bundle
 from bregma.config import read_yaml
 from bregma.errors import RunError
 from bregma.files import write_json
 from bregma.measurement import measure_landmarks, measure_prediction
-from bregma.prediction.predictor import Failure, PredictConfig, Predictor
+from bregma.prediction.predictor import Failure, Predictor
 from bregma.report import (
     PredictedCase,
     read_predictions,
@@ -72,7 +72,7 @@ def predict(
         inputs: image files and folders.
         out: the folder to write; must be new or empty.
         spacing: millimetres per pixel along x and y, where the user knows better than the files.
-        config: test-time views and device.
+        config: views and device; what it leaves unset is done as each bundle says.
         track: wraps the iteration over images.
 
     Raises:

@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 from bregma.bundle import save_bundle
 from bregma.data.fingerprint import fingerprint
 from bregma.data.split import Split
-from bregma.errors import LabelError, RunError, SplitError
+from bregma.errors import ConfigError, LabelError, RunError, SplitError
 from bregma.files import atomic_path, read_json
 from bregma.hardware import is_helper
 from bregma.recipe import LoadedRecipe, Recipe, load_recipe
 from bregma.report.figures import learning_curves
 from bregma.results import Evaluation
-from bregma.shape_model import shape_model_of
+from bregma.shape_model import MIN_CASES, shape_model_of
 from bregma.training.budget import fit_to_budget
 from bregma.training.loop import Trained, Trainer, check_plan
 from bregma.training.plan import Planned, flatten, make_plan
@@ -129,6 +129,7 @@ class _Run:
 def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     split = loaded.recipe.split.apply(dataset)
     parts = _labelled_parts(dataset, split)
+    _check_shapes(loaded.recipe, parts["train"])
     learnt = Dataset(dataset.name, dataset.schema, parts["train"])
     planned = make_plan(
         fingerprint(learnt),
@@ -144,6 +145,18 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     about = provenance(dataset, split, command_line(), planned.plan)
     folder.write_settings(loaded.recipe, planned, dataset.schema, split, about)
     return _Run(loaded.recipe, planned, split, parts)
+
+
+def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
+    """Refuse before a long training what the prediction at its end would refuse."""
+    if recipe.predict.shape_weight > 0 and shape_model_of(cases) is None:
+        raise ConfigError(
+            "the training images are too few to learn a shape model",
+            where="predict.shape_weight",
+            expected=f"three landmarks or more, each labelled on at least {MIN_CASES} images",
+            got=f"{len(cases)} images",
+            fix="set it to 0",
+        )
 
 
 def _continue(folder: RunFolder, dataset: Dataset, asked: Recipe) -> _Run:
@@ -207,6 +220,7 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
         weights=trained.weights,
         provenance=about,
         shape_model=shape_model_of(run.parts["train"]),
+        predict=run.recipe.predict,
     )
     part = next((name for name in ("test", "val") if run.parts.get(name)), None)
     evaluation = None
