@@ -28,6 +28,7 @@ from bregma.data.preprocess import PreprocessConfig
 from bregma.errors import BundleError, ConfigError, InputError, RunError, SchemaError
 from bregma.files import atomic_path, read_json, sha256_file, write_json
 from bregma.networks import AnyNetworkConfig, Network, build_network
+from bregma.networks.encoders import EncoderConfig
 from bregma.networks.timm_unet import TimmUNetConfig
 from bregma.schema import LandmarkSchema, schema_from_dict
 from bregma.shape_model import ShapeModel
@@ -111,7 +112,7 @@ def build_model(config: ModelConfig, schema: LandmarkSchema) -> tuple[Network, C
         ConfigError: a setting of one does not fit the other; names it.
     """
     codec = build_codec(config.codec, len(schema), config.network.map_stride)
-    network = build_network(config.network, codec.outputs)
+    network = build_network(config.network, codec.outputs, schema=schema)
     network.check_size(config.preprocess.size)
     return network, codec
 
@@ -251,7 +252,7 @@ def _check_hash(path: Path, expected: str) -> None:
 
 def _without_download(config: ModelConfig, schema: LandmarkSchema) -> tuple[Network, Codec]:
     """Build the model without fetching published weights, which the bundle's own are about to replace."""
-    if isinstance(config.network, TimmUNetConfig):
+    if isinstance(config.network, EncoderConfig):
         config = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": False})})
     return build_model(config, schema)
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from bregma.networks.base import Network, OutputSpec
+from bregma.networks.base import Network, NetworkConfig, OutputSpec
 from bregma.networks.scn import SCN, SCNConfig
 from bregma.networks.timm_unet import TimmUNet, TimmUNetConfig
 from bregma.networks.unet import UNet, UNetConfig
+from bregma.schema import LandmarkSchema
 
 AnyNetworkConfig = Annotated[UNetConfig | TimmUNetConfig | SCNConfig, Field(discriminator="name")]
 
-NETWORKS: dict[str, tuple[type, Callable[..., Network]]] = {
+NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
     "unet": (UNetConfig, UNet),
     "timm_unet": (TimmUNetConfig, TimmUNet),
     "scn": (SCNConfig, SCN),
@@ -22,11 +22,23 @@ NETWORKS: dict[str, tuple[type, Callable[..., Network]]] = {
 
 
 def build_network(
-    config: UNetConfig | TimmUNetConfig | SCNConfig, outputs: OutputSpec, *, in_channels: int = 1
+    config: NetworkConfig, outputs: OutputSpec, *, in_channels: int = 1, schema: LandmarkSchema | None = None
 ) -> Network:
-    """Build the network that a config describes, with the heads that a codec needs."""
-    _, network = NETWORKS[config.name]
-    return network(config, outputs, in_channels)
+    """Build the network that a config describes, with the heads that a codec needs.
+
+    Args:
+        config: of one of :data:`NETWORKS`.
+        outputs: what the codec needs.
+        in_channels: of the image.
+        schema: the anatomy, for networks that know which landmarks are neighbours.
+
+    Raises:
+        ConfigError: settings that do not fit each other.
+    """
+    name: str = config.name  # type: ignore[attr-defined]
+    _, network = NETWORKS[name]
+    known = {"schema": schema} if network.uses_schema else {}
+    return network(config, outputs, in_channels, **known)
 
 
 __all__ = ["NETWORKS", "AnyNetworkConfig", "Network", "OutputSpec", "build_network"]

@@ -5,7 +5,8 @@ Shape suffixes: B batch, C channels, H and W rows and columns, K maps, V vector 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,19 @@ class Network(nn.Module):
     stride: int
     map_stride: int
     outputs: OutputSpec
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": ("heads",)}
+    """Names that training phases use for groups of direct submodules; ``body`` is whatever is in no group."""
+
+    uses_schema: ClassVar[bool] = False
+    """Whether the constructor takes the anatomy, as ``schema``."""
+
+    def part_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of every part that has some; each parameter is in exactly one."""
+        owner = {child: part for part, children in self.parts.items() for child in children}
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            found.setdefault(owner.get(name.split(".")[0], "body"), []).append(parameter)
+        return found
 
     def check_size(self, shape: tuple[int, ...]) -> None:
         """Refuse an input size that the network cannot halve evenly.

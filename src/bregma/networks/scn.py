@@ -6,7 +6,7 @@ the other landmarks, and the product of the two is the heatmap.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class SCNConfig(NetworkConfig):
 
 class SCN(Network):
     """Local appearance × spatial configuration, both over all landmarks."""
+
+    parts: ClassVar = {"backbone": ("appearance",), "head": ("local", "spatial", "heads")}
 
     def __init__(self, config: SCNConfig, outputs: OutputSpec, in_channels: int = 1) -> None:
         super().__init__()

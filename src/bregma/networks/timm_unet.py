@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from bregma.errors import ConfigError
-from bregma.networks._timm import import_timm
-from bregma.networks.base import ConvBlock, Heads, Network, NetworkConfig, OutputSpec, upsample_to
+from bregma.networks.base import ConvBlock, Heads, Network, OutputSpec, upsample_to
+from bregma.networks.encoders import EncoderConfig, create_pyramid
 
 
-class TimmUNetConfig(NetworkConfig):
+class TimmUNetConfig(EncoderConfig):
     """Settings of the encoder–decoder over a timm encoder."""
 
     name: Literal["timm_unet"] = "timm_unet"
-    encoder: str = "resnet18"
-    """Any timm model that gives a feature pyramid; ``bregma info --encoders TEXT`` lists them."""
-    pretrained: bool = False
-    """Start from timm's published weights (needs them in the local cache, or a network connection)."""
     decoder_channels: tuple[int, ...] = Field(default=(256, 128, 64, 64, 32), min_length=1)
     """Channels of the decoder, deepest first; as many as there are steps up are used."""
 
@@ -29,11 +24,13 @@ class TimmUNetConfig(NetworkConfig):
 class TimmUNet(Network):
     """U-Net decoder over a timm encoder."""
 
+    parts: ClassVar = {"backbone": ("encoder", "stem"), "decoder": ("up",), "head": ("heads",)}
+
     def __init__(self, config: TimmUNetConfig, outputs: OutputSpec, in_channels: int = 1) -> None:
         super().__init__()
         self.outputs = outputs
         self.map_stride = config.map_stride
-        self.encoder = _create_encoder(config, in_channels)
+        self.encoder = create_pyramid(config, in_channels)
         info: Any = self.encoder.feature_info
         reductions, channels = list(info.reduction()), list(info.channels())
         self.stride = int(reductions[-1])
@@ -79,64 +76,3 @@ def _decoder_widths(config: TimmUNetConfig, steps: int) -> tuple[int, ...]:
             got=str(len(widths)),
         )
     return widths
-
-
-def _create_encoder(config: TimmUNetConfig, in_channels: int) -> nn.Module:
-    timm = import_timm()
-    if not timm.is_model(config.encoder):
-        near = timm.list_models(f"*{config.encoder.split('_')[0]}*")[:6]
-        raise ConfigError(
-            f"timm has no encoder '{config.encoder}'",
-            where="network.encoder",
-            expected=f"a timm model name, e.g. {', '.join(near or ['resnet18', 'resnet34'])}",
-        )
-    if config.pretrained and not timm.is_model_pretrained(config.encoder):
-        raise ConfigError(
-            f"timm publishes no weights for '{config.encoder}'",
-            where="network.pretrained",
-            fix="choose another encoder, or set network.pretrained=false",
-        )
-    try:
-        model = timm.create_model(
-            config.encoder, features_only=True, pretrained=config.pretrained, in_chans=in_channels
-        )
-    except (RuntimeError, AttributeError, NotImplementedError) as error:
-        raise _no_pyramid(config, str(error)) from error
-    except OSError as error:
-        raise ConfigError(
-            f"the published weights of '{config.encoder}' cannot be had ({error})",
-            where="network.pretrained",
-            fix="connect to the network, or set network.pretrained=false",
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"timm returned no network for '{config.encoder}'", where="network.encoder")
-    _check_pyramid(config, model, in_channels)
-    return model
-
-
-def _check_pyramid(config: TimmUNetConfig, encoder: nn.Module, in_channels: int) -> None:
-    """Refuse an encoder whose features do not halve step by step, or that takes one input size only."""
-    info: Any = encoder.feature_info
-    reductions, channels = list(info.reduction()), list(info.channels())
-    if reductions[0] not in (1, 2, 4, 8) or any(fine * 2 != coarse for fine, coarse in pairwise(reductions)):
-        raise _no_pyramid(config, f"its features lie at 1/{', 1/'.join(map(str, reductions))}")
-    rows, columns = 2 * reductions[-1], 3 * reductions[-1]
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            features = encoder(torch.zeros(1, in_channels, rows, columns))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise _no_pyramid(config, f"at {rows} x {columns}: {error}") from error
-    finally:
-        encoder.train()
-    expected = [(1, c, rows // r, columns // r) for c, r in zip(channels, reductions, strict=True)]
-    if [tuple(f.shape) for f in features] != expected:
-        raise _no_pyramid(config, "its features are not as large as it says")
-
-
-def _no_pyramid(config: TimmUNetConfig, why: str) -> ConfigError:
-    return ConfigError(
-        f"the encoder '{config.encoder}' gives no feature pyramid for inputs of any size ({why})",
-        where="network.encoder",
-        fix="choose a convolutional or hierarchical encoder",
-    )

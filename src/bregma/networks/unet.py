@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,8 @@ class UNetConfig(NetworkConfig):
 
 class UNet(Network):
     """Plain U-Net; the decoder stops at the resolution of the maps."""
+
+    parts: ClassVar = {"backbone": ("down",), "decoder": ("up",), "head": ("heads",)}
 
     def __init__(self, config: UNetConfig, outputs: OutputSpec, in_channels: int = 1) -> None:
         super().__init__()
