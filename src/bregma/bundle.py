@@ -36,6 +36,8 @@ from bregma.shape_model import ShapeModel
 FORMAT = 1
 """Version of the folder's layout; a reader refuses any other."""
 _FILES = ("schema.json", "weights.safetensors")
+LIGHT_SHAPE_WEIGHT = 0.002
+"""Weight of the shape model where nobody asks for another."""
 _SHAPE = "shape_model.json"
 _COPY = "copy the whole bundle again from its source"
 
@@ -57,10 +59,11 @@ class PredictConfig(Config):
     """Further views, zoomed by these factors."""
     flip: bool = False
     """A further mirrored copy of every view, where the schema allows flips."""
-    shape_weight: float = Field(default=0.0, ge=0, le=1)
+    shape_weight: float | None = Field(default=None, ge=0, le=1)
     """How far the points give way to the shapes seen in training: 0 leaves them where the network saw them, 1 weighs
-    its covariances in full. For anatomy of steady shape on unclear images; it pulls what is out of the ordinary
-    towards the ordinary."""
+    its covariances in full. None is 0.002 where the bundle has a shape model: enough to call back a point that
+    contradicts all the others, too little to move one that was seen clearly. More is for steady shapes on unclear
+    images; it pulls what is out of the ordinary towards the ordinary."""
     batch_size: int = Field(default=8, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
@@ -100,6 +103,12 @@ class Bundle:
     provenance: Mapping[str, Any]
     shape_model: ShapeModel | None = None
     predict: PredictConfig = field(default_factory=PredictConfig)
+
+    def shape_weight(self, asked: float | None) -> float:
+        """Return the weight of the shape model; see :attr:`PredictConfig.shape_weight`."""
+        if asked is None:
+            return LIGHT_SHAPE_WEIGHT if self.shape_model is not None else 0.0
+        return asked
 
     def __repr__(self) -> str:
         return f"Bundle({self.name!r}, {self.schema})"

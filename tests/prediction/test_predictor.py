@@ -297,7 +297,7 @@ def test_points_give_way_to_the_shapes_seen_in_training_where_that_is_asked_for(
     seen = POINTS + np.array([(0, 0), (0, 0), (0, 0), (9.0, 0)])
     case = blob_case(seen, SHAPE)
     bundle = replace(stub(BlobFinder(cov=((9.0, 0.0), (0.0, 9.0)))), shape_model=blob_shapes())
-    (asis,) = predict([case], bundle)
+    (asis,) = predict([case], bundle, shape_weight=0)
     (pulled,) = predict([case], bundle, shape_weight=1.0, flip=True)
     (both,) = predict([case], bundle, bundle, shape_weight=1.0)
     assert_found(asis, seen)
@@ -307,6 +307,23 @@ def test_points_give_way_to_the_shapes_seen_in_training_where_that_is_asked_for(
     assert pulled.mean[3, 0] < seen[3, 0] - 2
     # Narrower intervals would be right only if points erred independently.
     assert np.trace(pulled.cov, axis1=1, axis2=2) == pytest.approx(np.trace(asis.cov, axis1=1, axis2=2), rel=0.05)
+
+
+def test_a_stray_point_is_called_back_unasked_and_clear_ones_stay():
+    """One point taken for something far off, by a network that knows that it is unsure of it."""
+
+    @dataclass(frozen=True)
+    class Unsure(BlobFinder):
+        def decode(self, outputs, shape):
+            found = super().decode(outputs, shape)
+            cov = found.cov_in.clone()
+            cov[:, 3] = 400 * torch.eye(2)
+            return replace(found, cov_in=cov)
+
+    case = blob_case(POINTS + np.array([(0, 0), (0, 0), (0, 0), (30.0, 0)]), SHAPE)
+    (prediction,) = predict([case], replace(stub(Unsure()), shape_model=blob_shapes(0.005)))
+    assert np.linalg.norm(prediction.mean[:3] - POINTS[:3], axis=1).max() < 0.5
+    assert np.linalg.norm(prediction.mean[3] - POINTS[3]) < 10
 
 
 def test_a_bundle_without_a_shape_model_is_refused_by_name():

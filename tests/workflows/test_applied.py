@@ -80,6 +80,16 @@ def test_what_is_asked_for_counts_over_the_bundle_and_the_rest_stays(
         np.testing.assert_allclose(reconcile(prediction, shapes, weight=0.25).mean, reported[name].mean, atol=1e-9)
 
 
+def test_unasked_the_shape_model_counts_lightly(hands: Dataset, result: TrainResult, tmp_path: Path) -> None:
+    found = {}
+    for name, weight in {"unasked": None, "light": 0.002}.items():
+        asked = PredictConfig(shape_weight=weight)
+        evaluate(result.run, hands, out=tmp_path / name, settings=EvaluationSettings(draws=100), predict=asked)
+        found[name] = points(tmp_path / name / "predictions.jsonl")
+    for case, prediction in found["unasked"].items():
+        np.testing.assert_array_equal(prediction.mean, found["light"][case].mean)
+
+
 def test_images_without_labels_are_seen_likewise(result: TrainResult, hands: Dataset, tmp_path: Path) -> None:
     from bregma.report import save_png
 

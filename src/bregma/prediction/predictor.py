@@ -53,7 +53,7 @@ class Predictor:
         changes = {} if config is None else config.model_dump(exclude_unset=True)
         self.settings = tuple(bundle.predict.model_copy(update=changes) for bundle in bundles)
         for bundle, settings in zip(bundles, self.settings, strict=True):
-            if settings.shape_weight > 0 and bundle.shape_model is None:
+            if bundle.shape_weight(settings.shape_weight) > 0 and bundle.shape_model is None:
                 raise BundleError(
                     "there is no shape model for shape_weight to use",
                     where=bundle.name,
@@ -98,9 +98,10 @@ class Predictor:
     def _by_one(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> list[Prediction]:
         views = [list(view) for view in self._views(bundle, settings, cases)]
         seen = [mixture(parts) for parts in zip(*views, strict=True)]
-        if bundle.shape_model is None or settings.shape_weight == 0:
+        weight = bundle.shape_weight(settings.shape_weight)
+        if bundle.shape_model is None or weight == 0:
             return seen
-        return [reconcile(p, bundle.shape_model, weight=settings.shape_weight) for p in seen]
+        return [reconcile(p, bundle.shape_model, weight=weight) for p in seen]
 
     def _views(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> Iterator[Iterator[Prediction]]:
         source = SampleSource(cases, self.schema, bundle.config.preprocess)

@@ -149,7 +149,7 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
 
 def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
     """Refuse before a long training what the prediction at its end would refuse."""
-    if recipe.predict.shape_weight > 0 and shape_model_of(cases) is None:
+    if (recipe.predict.shape_weight or 0) > 0 and shape_model_of(cases) is None:
         raise ConfigError(
             "the training images are too few to learn a shape model",
             where="predict.shape_weight",
