@@ -20,6 +20,8 @@ TINY = {
     "unet": {"base_channels": 4, "levels": 4},
     "timm_unet": {"encoder": "test_resnet", "decoder_channels": (8, 8, 8, 8, 8)},
     "scn": {"channels": 4},
+    "simple_baseline": {"encoder": "test_resnet", "decoder_channels": 8},
+    "hrnet": {"encoder": "hrnet_w18_small"},
 }
 BOTH = OutputSpec(3, {"presence": 3})
 
@@ -160,6 +162,44 @@ def test_unet_without_the_resolution_of_its_maps_is_refused():
     assert caught.value.where == "network.levels"
 
 
+@pytest.mark.parametrize(
+    ("setting", "rates"),
+    [("dropout_down", (0.2, 0.2)), ("dropout_up", (0.3, 0.2, 0.1, 0.0)), ("dropout_up", (0.3, 1.0, 0.1))],
+)
+def test_unet_refuses_dropout_that_does_not_fit_its_levels(setting, rates):
+    with pytest.raises(ConfigError, match="3 steps") as caught:
+        build_network(tiny("unet", **{setting: rates}), OutputSpec(2))
+    assert caught.value.where == f"network.{setting}"
+    assert caught.value.got == ", ".join(map(str, rates))
+
+
+def test_unet_drops_channels_where_asked_and_in_training_only():
+    settings = {"dropout_down": (0.2, 0.0, 0.4), "dropout_up": (0.3, 0.1, 0.0), "decoder": "halved", "bias": True}
+    network = build_network(tiny("unet", map_stride=1, **settings), OutputSpec(2))
+    rates = {key: m.p for key, m in network.named_modules() if isinstance(m, torch.nn.Dropout2d)}
+    assert rates == {"down.1.6": 0.2, "down.3.6": 0.4, "up.0.6": 0.3, "up.1.6": 0.1}
+    image = image_for(network)
+    assert not torch.equal(network(image)["maps"], network(image)["maps"])
+    network.eval()
+    assert torch.equal(network(image)["maps"], network(image)["maps"])
+
+
+@pytest.mark.parametrize("map_stride", [1, 2, 4])
+def test_halved_unet_gives_maps_at_every_stride(map_stride):
+    network = build_network(tiny("unet", map_stride=map_stride, decoder="halved"), BOTH)
+    image = image_for(network)
+    out = network(image)
+    assert out["maps"].shape[2:] == (image.shape[2] // map_stride, image.shape[3] // map_stride)
+    sum((value**2).sum() for value in out.values()).backward()
+    assert [key for key, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_hrnet_takes_no_other_encoder():
+    assert tiny("hrnet", encoder="resnet18") is None
+    with pytest.raises(ConfigError, match="no encoder 'hrnet_w17'"):
+        build_network(tiny("hrnet", encoder="hrnet_w17"), OutputSpec(2))
+
+
 ENCODERS = {
     "resnet18": 32,
     "convnext_atto": 32,  # First features at 1/4: finer skips come from a stem of its own.
@@ -185,6 +225,21 @@ def test_gradients_reach_every_parameter_beside_a_coarse_stem(map_stride):
     network = build_network(config, OutputSpec(2))
     (network(image_for(network))["maps"] ** 2).sum().backward()
     assert [key for key, p in network.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("unet", {"backbone", "decoder", "head"}),
+        ("simple_baseline", {"backbone", "decoder", "head"}),
+        ("hrnet", {"backbone", "head"}),
+    ],
+)
+def test_every_parameter_is_in_a_named_part(name, parts):
+    network = build_network(tiny(name), BOTH)
+    found = network.part_parameters()
+    assert set(found) == parts
+    assert sum(map(len, found.values())) == len(list(network.parameters()))
 
 
 def test_unknown_encoder_names_near_ones():

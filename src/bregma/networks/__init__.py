@@ -7,17 +7,23 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bregma.networks.base import Network, NetworkConfig, OutputSpec
+from bregma.networks.hrnet import HRNet, HRNetConfig
 from bregma.networks.scn import SCN, SCNConfig
+from bregma.networks.simple_baseline import SimpleBaseline, SimpleBaselineConfig
 from bregma.networks.timm_unet import TimmUNet, TimmUNetConfig
 from bregma.networks.unet import UNet, UNetConfig
 from bregma.schema import LandmarkSchema
 
-AnyNetworkConfig = Annotated[UNetConfig | TimmUNetConfig | SCNConfig, Field(discriminator="name")]
+AnyNetworkConfig = Annotated[
+    UNetConfig | TimmUNetConfig | SCNConfig | SimpleBaselineConfig | HRNetConfig, Field(discriminator="name")
+]
 
 NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
     "unet": (UNetConfig, UNet),
     "timm_unet": (TimmUNetConfig, TimmUNet),
     "scn": (SCNConfig, SCN),
+    "simple_baseline": (SimpleBaselineConfig, SimpleBaseline),
+    "hrnet": (HRNetConfig, HRNet),
 }
 
 

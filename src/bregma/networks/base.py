@@ -70,10 +70,10 @@ class ConvBlock(nn.Sequential):
         super().__init__(*conv_bn_relu(in_channels, out_channels), *conv_bn_relu(out_channels, out_channels))
 
 
-def conv_bn_relu(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
+def conv_bn_relu(in_channels: int, out_channels: int, *, bias: bool = False) -> tuple[nn.Module, ...]:
     """One 3 × 3 convolution with batch normalisation and ReLU."""
     return (
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

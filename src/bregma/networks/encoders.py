@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -22,8 +23,13 @@ class EncoderConfig(NetworkConfig):
     """Start from timm's published weights (needs them in the local cache, or a network connection)."""
 
 
-def create_pyramid(config: EncoderConfig, in_channels: int) -> nn.Module:
+def create_pyramid(config: EncoderConfig, in_channels: int, *, options: Mapping[str, str] | None = None) -> nn.Module:
     """Return an encoder whose ``feature_info`` tells channels and reductions of its features, finest first.
+
+    Args:
+        config: names the encoder and its first weights.
+        in_channels: of the image.
+        options: further arguments of timm's constructor, which one family of encoders has.
 
     Raises:
         ConfigError: no such encoder, no weights to start from, or no feature pyramid.
@@ -44,7 +50,11 @@ def create_pyramid(config: EncoderConfig, in_channels: int) -> nn.Module:
         )
     try:
         model = timm.create_model(
-            config.encoder, features_only=True, pretrained=config.pretrained, in_chans=in_channels
+            config.encoder,
+            features_only=True,
+            pretrained=config.pretrained,
+            in_chans=in_channels,
+            **(options or {}),
         )
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         raise _no_pyramid(config, str(error)) from error
