@@ -180,16 +180,16 @@ def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None) -> S
     if (np.nanmax(x, axis=1) == np.nanmin(x, axis=1)).all(axis=1).any():
         raise InputError("all points of a configuration coincide", fix="check the labels' columns")
     mean = _first_mean(x)
-    spread = np.eye(2 * len(mean) - 4)
+    cov = np.eye(2 * len(mean))
     for _ in range(_LEARNING_ROUNDS):
         mean = _normalised(mean)
         aligned = np.stack([_align(shape, mean) for shape in x])
-        shift, new, free = _expect_and_maximise(aligned - mean, known, spread, _pose_basis(mean))
-        settled = np.allclose(new, spread, rtol=0, atol=1e-4 * np.trace(spread) / len(spread))
-        mean, spread = mean + shift, new
+        shift, new = _expect_and_maximise(aligned - mean, known, cov, mean)
+        settled = np.allclose(new, cov, rtol=0, atol=1e-4 * np.trace(cov) / len(cov))
+        mean, cov = mean + shift, new
         if settled:
             break
-    return ShapeModel(*_full_rank(mean, spread, free), len(x))
+    return ShapeModel(*_full_rank(mean, cov), len(x))
 
 
 def shape_model_of(cases: Sequence[Case]) -> ShapeModel | None:
@@ -290,24 +290,25 @@ def _align(shape: Array, target: Array) -> Array:
     return np.stack([moved.real, moved.imag], axis=1)
 
 
-def _expect_and_maximise(away: Array, known: Array, spread: Array, basis: Array) -> tuple[Array, Array, Array]:
+def _expect_and_maximise(away: Array, known: Array, cov: Array, mean: Array) -> tuple[Array, Array]:
     """One step for deviations ``(M, N, 2)`` of which only some points are known, and whose pose is free.
 
     Deviations are ``A θ + U c``: U spans what a pose cannot explain, and only c has a spread ``(2N - 4, 2N - 4)``.
     Were the pose held fixed, it would explain away the more of the deviations the fewer points are known.
 
     Returns:
-        the shift of the mean ``(N, 2)``, the new spread, U.
+        the shift of the mean ``(N, 2)`` and the new covariance ``(2N, 2N)``.
     """
     from sklearn.covariance import ledoit_wolf_shrinkage
 
-    free = np.linalg.qr(basis, mode="complete").Q[:, basis.shape[1] :]
+    pose, free = _split_space(mean)
+    spread = free.T @ cov @ free
     found, unsure = np.zeros((len(away), free.shape[1])), np.zeros_like(spread)
     for pattern in np.unique(known, axis=0):
         rows, have = (known == pattern).all(axis=1), np.repeat(pattern, 2)
         total = free[have] @ spread @ free[have].T
         inverse = np.linalg.inv(total + (1e-9 * np.trace(spread) + 1e-14) * np.eye(len(total)))
-        rest, _ = _without_pose(inverse, basis[have])
+        rest, _ = _without_pose(inverse, pose[have])
         to_free = spread @ free[have].T @ rest
         found[rows] = away[rows].reshape(rows.sum(), -1)[:, have] @ to_free.T
         unsure += rows.sum() * (spread - to_free @ free[have] @ spread)
@@ -316,7 +317,14 @@ def _expect_and_maximise(away: Array, known: Array, spread: Array, basis: Array)
     new = (around.T @ around + unsure) / len(found)
     shrink = float(ledoit_wolf_shrinkage(around, assume_centered=True))
     new = (1 - shrink) * new + shrink * np.trace(new) / len(new) * np.eye(len(new))
-    return (free @ centre).reshape(-1, 2), (new + new.T) / 2, free
+    return (free @ centre).reshape(-1, 2), free @ (new + new.T) @ free.T / 2
+
+
+def _split_space(mean: Array) -> tuple[Array, Array]:
+    """Return orthonormal bases of what poses explain ``(2N, 4)``, and of the rest ``(2N, 2N - 4)``."""
+    basis = _pose_basis(mean)
+    q = np.asarray(np.linalg.qr(basis, mode="complete").Q, dtype=np.float64)
+    return q[:, : basis.shape[1]], q[:, basis.shape[1] :]
 
 
 def _without_pose(inverse: NDArray[np.floating], basis: Array) -> tuple[Array, Array]:
@@ -325,14 +333,14 @@ def _without_pose(inverse: NDArray[np.floating], basis: Array) -> tuple[Array, A
     return np.asarray(inverse - inverse @ basis @ to_theta), np.asarray(to_theta)
 
 
-def _full_rank(mean: Array, spread: Array, free: Array) -> tuple[Array, Array]:
+def _full_rank(mean: Array, cov: Array) -> tuple[Array, Array]:
     """Return mean and covariance in units of the mean's size.
 
     A free pose makes the covariance along poses immaterial; the mean variance there lets the whole be inverted.
     """
     size = _size(mean - mean.mean(axis=0))
-    along = np.eye(len(free)) - free @ free.T
-    cov = free @ spread @ free.T + np.trace(spread) / len(spread) * along
+    pose, free = _split_space(mean)
+    cov = cov + np.trace(cov) / free.shape[1] * pose @ pose.T
     return _normalised(mean), cov / size**2
 
 
