@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,13 +90,28 @@ class TestLearning:
         [
             (np.zeros((MIN_CASES - 1, 5, 2)), None, "at least 10"),
             (np.ones((30, 5, 2)), np.arange(5)[None] < 2 * np.ones((30, 1)), "at least 10.*got 0"),
-            (np.ones((30, 5, 2)), np.arange(5)[None] < 4 * np.ones((30, 1)), "labelled on no image.*landmarks 4"),
-            (np.ones((30, 5, 2)), None, "coincide"),
+            (
+                np.random.default_rng(0).normal(0, 1, (30, 5, 2)),
+                np.arange(5)[None] < 4 * np.ones((30, 1)),
+                "labelled on no image.*landmarks 4",
+            ),
+            (np.ones((30, 5, 2)), None, "at least 10.*different points.*got 0"),
+            (
+                np.random.default_rng(0).normal(0, 1, (30, 7, 2)),
+                np.repeat([[1, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1]], 15, axis=0),
+                "never labelled together.*landmarks 4, 5, 6",
+            ),
         ],
     )
     def test_what_teaches_nothing_is_refused(self, points: np.ndarray, known: np.ndarray | None, words: str) -> None:
         with pytest.raises(InputError, match=words):
             learn_shape_model(points, known)
+
+    def test_a_row_of_equal_points_does_no_harm(self) -> None:
+        shapes = posed(np.tile(SQUARE, (20, 1, 1)), np.random.default_rng(15))
+        model = learn_shape_model(np.concatenate([np.zeros((2, 5, 2)), shapes]))
+        assert model.cases == 20
+        assert np.abs(model.cov).max() < 1e-12
 
 
 class TestFitting:
@@ -199,6 +215,15 @@ class TestFitting:
         assert away[1] < 0.25 * away[0]
         assert robust.contradiction.argmax() == 1
 
+    def test_a_stiff_shape_and_a_network_sure_of_itself(self) -> None:
+        """Nothing may vary and nothing is uncertain, yet the two contradict each other."""
+        seen = 40 * SQUARE + np.random.default_rng(16).normal(0, 1, (5, 2))
+        fit = ShapeModel(SQUARE, np.zeros((10, 10)), 10).fit(seen, np.zeros((5, 2, 2)))
+        assert np.isfinite(fit.points).all()
+        assert np.abs(fit.points - seen).max() < 5
+        collapsed = model_of().fit(np.ones((5, 2)), noise(1.0))
+        np.testing.assert_allclose(collapsed.points, 1, atol=1e-6)
+
     def test_wrong_shapes_are_refused(self) -> None:
         with pytest.raises(InputError, match=r"do not fit the shape model.*\(5, 2\)"):
             model_of().fit(np.zeros((4, 2)), noise(1.0, 4))
@@ -238,6 +263,9 @@ def test_no_shape_model_where_a_landmark_is_too_rare() -> None:
     ]
     assert shape_model_of(cases) is None
     assert shape_model_of([]) is None
+    apart = np.repeat([[0, 0, 3, 3, 3], [3, 3, 0, 0, 0]], 15, axis=0)
+    never = [replace(c, landmarks=LandmarkSet(c.landmarks.points, s)) for c, s in zip(cases, apart, strict=True)]
+    assert shape_model_of(never) is None
     more = shape_model_of([*cases, cases[-1]])
     assert more is not None
     assert more.cases == 31

@@ -29,6 +29,8 @@ MIN_CASES = 10
 """Fewer shapes than this say too little about how shapes vary."""
 _ROUNDS = 10
 _LEARNING_ROUNDS = 100
+_LEAST_NOISE = 1e-9
+"""In squared pixels, so that a stiff shape and a point that is sure of itself leave an equation that can be solved."""
 _DEGREES = 4.0
 """Degrees of freedom of the t distribution by which a point that contradicts the others loses weight."""
 
@@ -85,7 +87,7 @@ class ShapeModel:
         p, noise = self._checked(points, cov)
         if not weight > 0:
             raise InputError("the weight of the observations' covariance must be positive", got=str(weight))
-        noise = weight * noise
+        noise = weight * noise + _LEAST_NOISE * np.eye(2)
         softer = np.ones(len(self))
         basis = _pose_basis(self.mean)
         theta = _solve_least_squares(basis, p)
@@ -158,27 +160,25 @@ def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None) -> S
 
     Args:
         points: ``(M, N, 2)`` configurations in isotropic coordinates.
-        labelled: ``(M, N)``; the rest is missing. Configurations with fewer than three points are not used.
+        labelled: ``(M, N)``; the rest is missing. Configurations with fewer than three different points are not used.
 
     Raises:
-        InputError: too few configurations, one whose points coincide, or a landmark that none of them has.
+        InputError: too few configurations, or a landmark that none of them has, or none together with others.
     """
     x = np.array(points, dtype=np.float64)
     known = np.ones(x.shape[:2], dtype=bool) if labelled is None else np.asarray(labelled, dtype=bool)
-    usable = known.sum(axis=1) >= 3
+    x[~known] = np.nan
+    usable = _distinct(x) >= 3
     x, known = x[usable], known[usable]
     if len(x) < MIN_CASES:
         raise InputError(
             "a shape model needs more labelled images",
-            expected=f"at least {MIN_CASES} with three or more points",
+            expected=f"at least {MIN_CASES} with three or more different points",
             got=str(len(x)),
         )
     if not known.any(axis=0).all():
         missing = ", ".join(map(str, np.flatnonzero(~known.any(axis=0))))
         raise InputError("some landmarks are labelled on no image", got=f"landmarks {missing}")
-    x[~known] = np.nan
-    if (np.nanmax(x, axis=1) == np.nanmin(x, axis=1)).all(axis=1).any():
-        raise InputError("all points of a configuration coincide", fix="check the labels' columns")
     mean = _first_mean(x)
     cov = np.eye(2 * len(mean))
     for _ in range(_LEARNING_ROUNDS):
@@ -193,7 +193,9 @@ def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None) -> S
 
 
 def shape_model_of(cases: Sequence[Case]) -> ShapeModel | None:
-    """Learn a shape model on labelled cases; None where a landmark is labelled on fewer than :data:`MIN_CASES`."""
+    """Learn a shape model on labelled cases; None where a landmark is labelled on too few of them, or on none together
+    with others.
+    """
     marked = [(case.landmarks, isotropic(case.frame)) for case in cases if case.landmarks is not None]
     if not marked:
         return None
@@ -201,7 +203,10 @@ def shape_model_of(cases: Sequence[Case]) -> ShapeModel | None:
     labelled = np.stack([marks.labelled for marks, _ in marked])
     if points.shape[1] < 3 or (labelled[labelled.sum(axis=1) >= 3].sum(axis=0) < MIN_CASES).any():
         return None
-    return learn_shape_model(points, labelled)
+    try:
+        return learn_shape_model(points, labelled)
+    except InputError:
+        return None
 
 
 def reconcile(prediction: Prediction, model: ShapeModel, *, weight: float) -> Prediction:
@@ -272,8 +277,21 @@ def _diagonal_blocks(matrix: NDArray[np.floating]) -> Array:
 def _first_mean(x: Array) -> Array:
     """Begin from the fullest configuration; where it lacks a point, from the middle of all that have it."""
     fullest = x[np.isfinite(x[..., 0]).sum(axis=1).argmax()]
-    aligned = np.stack([_align(shape, fullest) for shape in x])
-    return np.asarray(np.where(np.isfinite(fullest), fullest, np.nanmedian(aligned, axis=0)))
+    here = np.isfinite(fullest[:, 0])
+    near = x[_distinct(np.where(here[:, None], x, np.nan)) >= 2]
+    aligned = np.stack([_align(shape, fullest) for shape in near])
+    apart = np.isnan(aligned[..., 0]).all(axis=0)
+    if apart.any():
+        raise InputError(
+            "some landmarks are never labelled together with the others",
+            got=f"landmarks {', '.join(map(str, np.flatnonzero(apart)))}",
+        )
+    return np.asarray(np.where(here[:, None], fullest, np.nanmedian(aligned, axis=0)))
+
+
+def _distinct(x: Array) -> NDArray[np.int_]:
+    """Return how many different known points each configuration has."""
+    return np.array([len(np.unique(shape[np.isfinite(shape[:, 0])], axis=0)) for shape in x])
 
 
 def _align(shape: Array, target: Array) -> Array:
