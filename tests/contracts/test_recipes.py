@@ -13,6 +13,7 @@ from bregma.hardware import Hardware
 from bregma.phantoms import PHANTOMS, make_phantoms
 from bregma.prediction.predictor import Predictor
 from bregma.recipe import builtin_recipes, load_recipe
+from bregma.shape_model import MIN_CASES, shape_model_of
 from bregma.training.loop import Trainer
 from bregma.training.plan import Planned, flatten, make_plan
 from bregma.types import Dataset, Prediction
@@ -83,7 +84,8 @@ def test_trains_two_steps_and_predicts(name: str, tmp_path: Path) -> None:
     assert moved
     network, codec = build_model(plan.model, data.schema)
     network.load_state_dict(trained.weights)
-    bundle = Bundle(name, data.schema, plan.model, network.eval(), codec, {})
+    shapes = shape_model_of(phantoms(name, MIN_CASES).cases)
+    bundle = Bundle(name, data.schema, plan.model, network.eval(), codec, {}, shapes)
     found = list(Predictor([bundle], recipe.predict).predict(data.cases[:2]))
     assert all(isinstance(one, Prediction) for one in found)
     assert [one.mean.shape for one in found] == [(len(data.schema), 2)] * 2
