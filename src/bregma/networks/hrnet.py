@@ -2,8 +2,8 @@
 
 The head is that of the papers' landmark detector: all four resolutions, up-sampled to 1/4 and joined, a 1 × 1
 convolution with normalisation and ReLU, and a 1 × 1 convolution to the maps. With three input channels W18 has 9.66 M
-parameters at 98 maps, as Open Model Zoo counts for its ``facial-landmarks-98-detection-0001``, and W48 65.9 M at 19, as
-the paper counts for Cityscapes. (HRNetV1 for human pose, 28.5 M for W32, reads the finest resolution only.)
+parameters at 98 maps, as Open Model Zoo counts for its ``facial-landmarks-98-detection-0001``.
+(HRNetV1 for human pose, 28.5 M for W32, reads the finest resolution only.)
 Differences: maps finer than 1/4 are up-sampled bilinearly, which the papers leave to the decoding; vectors come from
 the four resolutions, averaged over the image.
 """
