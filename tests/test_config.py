@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bregma.config import Config, merge, parse_yaml, read_yaml, save_yaml, validate, where_line, with_overrides
+from bregma.config import Config, laid_over, parse_yaml, read_yaml, save_yaml, validate, where_line, with_overrides
 from bregma.errors import ConfigError, SchemaError
 
 
@@ -169,11 +169,11 @@ class TestOverrides:
 
     def test_merge_goes_mapping_by_mapping(self) -> None:
         base = {"a": {"x": 1, "y": 2}, "b": [1, 2], "c": 3}
-        assert merge(base, {"a": {"y": 5}, "b": [9], "d": {"e": 1}}) == {
+        assert laid_over(base, {"a": {"y": 5}, "b": [9], "d": {"e": 1}}) == {
             "a": {"x": 1, "y": 5},
             "b": [9],
             "c": 3,
             "d": {"e": 1},
         }
         assert base == {"a": {"x": 1, "y": 2}, "b": [1, 2], "c": 3}
-        assert merge({"a": {"x": 1}}, {"a": 4}) == {"a": 4}
+        assert laid_over({"a": {"x": 1}}, {"a": 4}) == {"a": 4}

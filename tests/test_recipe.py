@@ -106,3 +106,38 @@ def test_the_published_split_is_taken_where_there_is_one() -> None:
     assert SplitConfig(method="kfold", folds=7, fold=6).apply(data).method == "kfold"
     halves = SplitConfig(method="random", fractions={"train": 0.5, "test": 0.5}, seed=4).apply(data)
     assert {part: len(ids) for part, ids in halves.parts.items()} == {"train": 7, "test": 7}
+
+
+class TestExtending:
+    def test_only_what_differs_is_written(self, file: Path) -> None:
+        variant = file.with_name("variant.yaml")
+        variant.write_text("extends: my.yaml\ntitle: Other\ntrain: {epochs: 8}\nloss: [{name: wing}]\n")
+        recipe = load_recipe(variant).recipe
+        assert (recipe.title, recipe.split.seed) == ("Other", 3)
+        assert recipe.train == {"epochs": 8, "seed": 1}
+        assert recipe.loss == [{"name": "wing"}]
+
+    def test_a_part_of_another_kind_replaces_the_whole_part(self, tmp_path: Path) -> None:
+        (tmp_path / "base.yaml").write_text(
+            "model: {network: {name: unet, base_channels: 8}, preprocess: {size: [64, 64]}}\n"
+        )
+        (tmp_path / "v.yaml").write_text("extends: base.yaml\nmodel: {network: {name: scn, channels: 16}}\n")
+        model = load_recipe(tmp_path / "v.yaml").recipe.model
+        assert model == {"network": {"name": "scn", "channels": 16}, "preprocess": {"size": [64, 64]}}
+
+    def test_over_several_files(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("train: {epochs: 1, seed: 1, batch_size: 1}\n")
+        (tmp_path / "b.yaml").write_text("extends: a.yaml\ntrain: {epochs: 2, seed: 2}\n")
+        (tmp_path / "c.yaml").write_text("extends: b.yaml\ntrain: {epochs: 3}\n")
+        assert load_recipe(tmp_path / "c.yaml").recipe.train == {"epochs": 3, "seed": 2, "batch_size": 1}
+
+    def test_a_circle_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+        (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+        with pytest.raises(ConfigError, match="extends itself"):
+            load_recipe(tmp_path / "a.yaml")
+
+    def test_an_unknown_base_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("extends: chest/nothing\n")
+        with pytest.raises(ConfigError, match="chest/nothing"):
+            load_recipe(tmp_path / "a.yaml")

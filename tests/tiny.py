@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bregma.bundle import ModelConfig
-from bregma.config import merge
+from bregma.config import laid_over
 from bregma.geometry import Frame
 from bregma.schema import schema_from_dict
 from bregma.training.settings import Plan
@@ -99,12 +99,12 @@ def plan(*, codec: dict[str, Any] | None = None, **changes: Any) -> Plan:
             "ema": 0.9,
         },
     }
-    return Plan.model_validate(merge(base, changes))
+    return Plan.model_validate(laid_over(base, changes))
 
 
 def model_config(**changes: Any) -> ModelConfig:
     """Return the settings of the tiny model, with ``changes`` laid over them."""
-    return ModelConfig.model_validate(merge(MODEL, changes))
+    return ModelConfig.model_validate(laid_over(MODEL, changes))
 
 
 OVERRIDES = (

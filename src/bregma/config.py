@@ -199,12 +199,19 @@ def with_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
     return result
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes`` laid over it, mapping by mapping."""
+def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes`` laid over it; a part of another kind (its ``name`` differs) replaces the whole
+    part, because the settings of one kind mean nothing to another.
+    """
     result = _deep_copy(base)
     for key, value in changes.items():
         old = result.get(key)
-        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        if not isinstance(old, Mapping) or not isinstance(value, Mapping):
+            result[key] = value
+        elif "name" in value and "name" in old and value["name"] != old["name"]:
+            result[key] = dict(value)
+        else:
+            result[key] = laid_over(old, value)
     return result
 
 

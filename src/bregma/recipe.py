@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from bregma.bundle import PredictConfig
-from bregma.config import Config, Loc, read_yaml, validate, with_overrides
+from bregma.config import Config, Loc, laid_over, read_yaml, validate, with_overrides
 from bregma.data.split import Method, Split, make_split
 from bregma.errors import ConfigError
 from bregma.evaluation import EvaluationSettings
@@ -46,6 +46,8 @@ class SplitConfig(Config):
 class Recipe(Config):
     """Settings that differ from the plan; ``model``, ``augment``, ``loss`` and ``train`` have the plan's structure."""
 
+    extends: str | None = None
+    """A recipe of which this one is a variant: a built-in name, or a YAML file beside this one."""
     title: str = ""
     source: str = ""
     """Where the settings come from (paper, project)."""
@@ -75,9 +77,31 @@ class LoadedRecipe:
 
 
 def builtin_recipes() -> tuple[str, ...]:
-    """Names of the recipes shipped with Bregma."""
-    folder = resources.files("bregma") / "recipes"
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+    """Names of the recipes shipped with Bregma; those of one published system share a folder, as ``chest/wing``."""
+    return tuple(shipped("recipes"))
+
+
+def shipped(kind: str) -> dict[str, Path]:
+    """Return the YAML files that Bregma ships in one of its folders, by name with the folder but without ending."""
+    root = Path(str(resources.files("bregma") / kind))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def shipped_or_own(source: str | Path, kind: str) -> Path:
+    """Return the path of a shipped YAML file by its name, or that of a person's own by its path.
+
+    Raises:
+        ConfigError: it is neither; lists the names.
+    """
+    if Path(source).suffix in {".yaml", ".yml"}:
+        return Path(source)
+    known = shipped(kind)
+    if str(source) not in known:
+        word = {"recipes": "recipe", "studies": "study"}[kind]
+        raise ConfigError(
+            f"there is no built-in {word} '{source}'", expected=f"one of {', '.join(known)}, or a .yaml file"
+        )
+    return known[str(source)]
 
 
 def load_recipe(source: str | Path | None = None, overrides: Iterable[str] = ()) -> LoadedRecipe:
@@ -90,13 +114,10 @@ def load_recipe(source: str | Path | None = None, overrides: Iterable[str] = ())
     where = "settings"
     lines: dict[Loc, int | str] = {}
     if source is not None:
-        path = _recipe_path(source)
-        data, found = read_yaml(path)
+        path = shipped_or_own(source, "recipes")
+        data, found = read_recipe(path)
         lines |= found
         where = str(path)
-        data = {} if data is None else data
-    if not isinstance(data, dict):
-        raise ConfigError("holds no settings", where=where, expected="a mapping such as train: {epochs: 50}")
     overrides = list(overrides)
     data = with_overrides(data, overrides)
     for item in overrides:
@@ -107,11 +128,21 @@ def load_recipe(source: str | Path | None = None, overrides: Iterable[str] = ())
     return LoadedRecipe(validate(Recipe, data, where=where, lines=lines), where, lines)
 
 
-def _recipe_path(source: str | Path) -> Path:
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"}:
-        return path
-    if str(source) not in builtin_recipes():
-        known = ", ".join(builtin_recipes())
-        raise ConfigError(f"there is no built-in recipe '{source}'", expected=f"one of {known}, or a .yaml file")
-    return Path(str(resources.files("bregma") / "recipes" / f"{source}.yaml"))
+def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Mapping[Loc, int]]:
+    """Read a recipe's file, laid over the one that it extends; lines are those of its own entries.
+
+    Raises:
+        ConfigError: a broken file, or one that extends itself.
+    """
+    if path.resolve() in _seen:
+        raise ConfigError("extends itself", where=path)
+    data, lines = read_yaml(path)
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise ConfigError("holds no settings", where=path, expected="a mapping such as train: {epochs: 50}")
+    base = data.get("extends")
+    if not isinstance(base, str):
+        return data, lines
+    below = path.parent / base if Path(base).suffix in {".yaml", ".yml"} else shipped_or_own(base, "recipes")
+    inherited, _ = read_recipe(below, (*_seen, path.resolve()))
+    return laid_over(inherited, data), lines

@@ -54,9 +54,8 @@ class HeatmapCodec:
         x_BN, y_BN = self._to_cells(labels.points_in).unbind(-1)
         rows, columns = (n // self.stride for n in labels.shape)
         gx = self._gaussian(x_BN, columns)
-        gy = self._gaussian(y_BN, rows)
-        maps = gy[..., :, None] * gx[..., None, :] * labels.placed[..., None, None]
-        return Target(labels, maps=maps)
+        gy = self._gaussian(y_BN, rows) * labels.placed[..., None]
+        return Target(labels, maps=gy[..., :, None] * gx[..., None, :])
 
     def points(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
         """Differentiable points ``(B, N, 2)``: the mean over the whole map."""

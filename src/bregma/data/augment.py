@@ -6,6 +6,7 @@ once; points go through the same map. Intensities are changed afterwards, on the
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -182,11 +183,23 @@ def apply_photometric(image: Image, change: Photometric) -> Image:
     if change.blur_px > 0.3:
         out = np.asarray(cv2.GaussianBlur(out, (0, 0), change.blur_px), dtype=np.float32)
     if change.noise > 0:
-        rng = np.random.default_rng(change.seed)
-        out = out + rng.standard_normal(out.shape, dtype=np.float32) * np.float32(change.noise)
+        out = out + _noise(out.shape, change.seed) * np.float32(change.noise)
     if change.box is not None:
         _cover(out, change.box)
     return np.clip(out, 0.0, 1.0, out=out)
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> Image:
+    """Standard normal noise: a stretch of a long table, because drawing it anew is half a sample's work."""
+    count = math.prod(shape)
+    table = _noise_table(max(20, count.bit_length() + 1))
+    start = seed % (len(table) - count)
+    return table[start : start + count].reshape(shape)
+
+
+@functools.lru_cache(maxsize=1)
+def _noise_table(bits: int) -> Image:
+    return np.random.default_rng(0).standard_normal(2**bits, dtype=np.float32)
 
 
 def _cover(image: Image, box: tuple[float, float, float, float, float]) -> None:

@@ -7,11 +7,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
+_EVERY = 4
+"""Steps between updates: the copy is memory traffic, and what four steps change at once is as good an average."""
+
 
 class Averaged:
     """Keeps a copy of ``network`` whose weights trail it; early on the average is short, so that it is never stale.
 
-    The decay of update ``t`` is ``min(decay, (1 + t) / (10 + t))``.
+    The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``; every fourth step the copy moves by four of them.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -21,9 +24,11 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move the copy towards ``network``; counters and other whole numbers are taken over."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        """Count a step and, every fourth time, move the copy; counters and other whole numbers are taken over."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) ** _EVERY
         self.updates += 1
+        if self.updates % _EVERY:
+            return
         mine: list[Tensor] = [*self.network.parameters()]
         theirs: list[Tensor] = [*network.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - decay)

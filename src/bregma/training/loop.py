@@ -143,8 +143,9 @@ class Trainer:
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Take one optimisation step; returns the loss and its terms, detached."""
-        loss, terms = self.loss(batch)
+        # Before the forward pass, so that its activations take over the gradients' memory.
         self.optimizer.zero_grad(set_to_none=True)
+        loss, terms = self.loss(batch)
         self.fabric.backward(loss)
         clip = self.plan.train.optimizer.clip_norm
         if clip:

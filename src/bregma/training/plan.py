@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bregma.bundle import ModelConfig
-from bregma.config import Loc, validate
+from bregma.config import Loc, laid_over, validate
 from bregma.data.fingerprint import LONG_SIDE, Fingerprint
 from bregma.hardware import Hardware, detect_hardware
 from bregma.schema import LandmarkSchema
@@ -72,11 +72,11 @@ def make_plan(
     """
     recipe = recipe or {}
     # Checked alone first, so that rules see only settings that are valid.
-    asked = flatten(validate(Plan, _overlay(_KINDS, recipe), where=where, lines=lines).to_dict())
+    asked = flatten(validate(Plan, laid_over(_KINDS, recipe), where=where, lines=lines).to_dict())
     given = {name: asked[name] for name in flatten(recipe) if name in asked}
     machine = hardware or detect_hardware(given.get("train.accelerator", "auto"))
     derived, reasons = _Rules(fingerprint, schema, train_images, machine, given).derive()
-    plan = validate(Plan, _overlay(derived, recipe), where=where, lines=lines)
+    plan = validate(Plan, laid_over(derived, recipe), where=where, lines=lines)
     return Planned(plan, {**reasons, **dict.fromkeys(flatten(recipe), BY_RECIPE)})
 
 
@@ -125,7 +125,7 @@ class _Rules:
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
         derived = {name: rule() for name, rule in rules.items()}
         derived |= pace(self._chosen("train.epochs", self.epochs), self._steps())
-        data = _overlay(_KINDS, {"model": {"codec": {"name": self._codec()}}})
+        data = laid_over(_KINDS, {"model": {"codec": {"name": self._codec()}}})
         for name, (value, _) in derived.items():
             place(data, name, value)
         return data, {name: reason for name, (_, reason) in derived.items()}
@@ -223,20 +223,6 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def _overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a recipe over derived settings; a part of another kind (its ``name`` differs) replaces the whole part."""
-    result = {key: _overlay(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
-    for key, value in changes.items():
-        old = result.get(key)
-        if not isinstance(old, Mapping) or not isinstance(value, Mapping):
-            result[key] = value
-        elif "name" in value and "name" in old and value["name"] != old["name"]:
-            result[key] = dict(value)
-        else:
-            result[key] = _overlay(old, value)
-    return result
 
 
 def place(data: dict[str, Any], name: str, value: Any) -> None:
