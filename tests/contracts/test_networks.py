@@ -22,6 +22,7 @@ TINY = {
     "scn": {"channels": 4},
     "simple_baseline": {"encoder": "test_resnet", "decoder_channels": 8},
     "hrnet": {"encoder": "hrnet_w18_small"},
+    "maht": {"encoder": "test_resnet", "width": 16, "heads": 2, "decoder_channels": (8, 8, 8, 8, 8), "dropout": 0.0},
 }
 BOTH = OutputSpec(3, {"presence": 3})
 
@@ -40,7 +41,7 @@ def strides_of(name):
 
 
 CASES = [(name, stride) for name in NETWORKS for stride in strides_of(name)]
-VECTOR_NETWORKS = [name for name in NETWORKS if name != "scn"]
+VECTOR_NETWORKS = [name for name in NETWORKS if name not in ("scn", "maht")]
 
 
 def image_for(network, rows=2, columns=3, batch=2, channels=1):
@@ -107,9 +108,10 @@ def test_a_network_without_maps_has_no_decoder(name):
     assert sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in with_maps.parameters())
 
 
-def test_scn_refuses_to_give_vectors_only():
+@pytest.mark.parametrize("name", ["scn", "maht"])
+def test_networks_of_maps_refuse_to_give_vectors_only(name):
     with pytest.raises(ConfigError, match="heatmap codec"):
-        build_network(tiny("scn"), OutputSpec(0, {"points": 6}))
+        build_network(tiny(name), OutputSpec(0, {"points": 6}))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -233,6 +235,7 @@ def test_gradients_reach_every_parameter_beside_a_coarse_stem(map_stride):
         ("unet", {"backbone", "decoder", "head"}),
         ("simple_baseline", {"backbone", "decoder", "head"}),
         ("hrnet", {"backbone", "head"}),
+        ("maht", {"backbone", "bridge", "decoder", "head"}),
     ],
 )
 def test_every_parameter_is_in_a_named_part(name, parts):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bregma.networks.base import Network, NetworkConfig, OutputSpec
 from bregma.networks.hrnet import HRNet, HRNetConfig
+from bregma.networks.maht import MAHTConfig, MAHTNet
 from bregma.networks.scn import SCN, SCNConfig
 from bregma.networks.simple_baseline import SimpleBaseline, SimpleBaselineConfig
 from bregma.networks.timm_unet import TimmUNet, TimmUNetConfig
@@ -15,7 +16,8 @@ from bregma.networks.unet import UNet, UNetConfig
 from bregma.schema import LandmarkSchema
 
 AnyNetworkConfig = Annotated[
-    UNetConfig | TimmUNetConfig | SCNConfig | SimpleBaselineConfig | HRNetConfig, Field(discriminator="name")
+    UNetConfig | TimmUNetConfig | SCNConfig | SimpleBaselineConfig | HRNetConfig | MAHTConfig,
+    Field(discriminator="name"),
 ]
 
 NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
@@ -24,6 +26,7 @@ NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
     "scn": (SCNConfig, SCN),
     "simple_baseline": (SimpleBaselineConfig, SimpleBaseline),
     "hrnet": (HRNetConfig, HRNet),
+    "maht": (MAHTConfig, MAHTNet),
 }
 
 
