@@ -23,6 +23,7 @@ TINY = {
     "simple_baseline": {"encoder": "test_resnet", "decoder_channels": 8},
     "hrnet": {"encoder": "hrnet_w18_small"},
     "maht": {"encoder": "test_resnet", "width": 16, "heads": 2, "decoder_channels": (8, 8, 8, 8, 8), "dropout": 0.0},
+    "resnet_attention": {"encoder": "test_resnet", "decoder_channels": (8, 8, 8, 8, 8)},
 }
 BOTH = OutputSpec(3, {"presence": 3})
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from bregma.networks.base import Network, NetworkConfig, OutputSpec
 from bregma.networks.hrnet import HRNet, HRNetConfig
 from bregma.networks.maht import MAHTConfig, MAHTNet
+from bregma.networks.resnet_attention import ResNetAttention, ResNetAttentionConfig
 from bregma.networks.scn import SCN, SCNConfig
 from bregma.networks.simple_baseline import SimpleBaseline, SimpleBaselineConfig
 from bregma.networks.timm_unet import TimmUNet, TimmUNetConfig
@@ -16,7 +17,7 @@ from bregma.networks.unet import UNet, UNetConfig
 from bregma.schema import LandmarkSchema
 
 AnyNetworkConfig = Annotated[
-    UNetConfig | TimmUNetConfig | SCNConfig | SimpleBaselineConfig | HRNetConfig | MAHTConfig,
+    UNetConfig | TimmUNetConfig | SCNConfig | SimpleBaselineConfig | HRNetConfig | MAHTConfig | ResNetAttentionConfig,
     Field(discriminator="name"),
 ]
 
@@ -27,6 +28,7 @@ NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
     "simple_baseline": (SimpleBaselineConfig, SimpleBaseline),
     "hrnet": (HRNetConfig, HRNet),
     "maht": (MAHTConfig, MAHTNet),
+    "resnet_attention": (ResNetAttentionConfig, ResNetAttention),
 }
 
 
