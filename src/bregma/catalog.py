@@ -159,6 +159,13 @@ def _losses() -> Iterator[CatalogRow]:
         yield CatalogRow(config.model_fields["name"].default, _first_line(config), _home(config))
 
 
+def _steps() -> Iterator[CatalogRow]:
+    from bregma.data.steps import AnyStepConfig
+
+    for config in get_args(get_args(AnyStepConfig)[0]):
+        yield CatalogRow(config.model_fields["name"].default, _first_line(config), _home(config))
+
+
 def _primitives() -> Iterator[CatalogRow]:
     from bregma.measurement import PRIMITIVES
 
@@ -175,6 +182,16 @@ def _recipes() -> Iterator[CatalogRow]:
         recipe = load_recipe(name).recipe
         origin = f" ({recipe.source})" if recipe.source else ""
         yield CatalogRow(name, f"{recipe.title or name}{origin}", f"recipes/{name}.yaml")
+
+
+def _studies() -> Iterator[CatalogRow]:
+    from bregma.study_settings import builtin_studies, load_study
+
+    for name in builtin_studies():
+        study = load_study(name)
+        origin = f" ({study.source})" if study.source else ""
+        arms = ", ".join(arm.name for arm in study.arms)
+        yield CatalogRow(name, f"{study.title or name}: {arms}{origin}", f"studies/{name}.yaml")
 
 
 def _images() -> Iterator[CatalogRow]:
@@ -196,8 +213,10 @@ TABLES: Mapping[str, tuple[str, Callable[[], Iterator[CatalogRow]]]] = MappingPr
         "networks": ("Networks", _networks),
         "codecs": ("Codecs", _codecs),
         "losses": ("Losses", _losses),
+        "steps": ("Preprocessing steps", _steps),
         "primitives": ("Measurement primitives", _primitives),
         "recipes": ("Recipes", _recipes),
+        "studies": ("Studies: recipes to compare", _studies),
     }
 )
 """Name to title and rows."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import tiny
 from bregma.config import parse_yaml
 from bregma.data.fingerprint import Fingerprint, fingerprint
+from bregma.data.preprocess import reference_curve
+from bregma.data.steps import ClaheConfig, HistogramMatchConfig
 from bregma.errors import ConfigError
 from bregma.hardware import Hardware
 from bregma.networks.unet import UNetConfig
 from bregma.schema import LandmarkSchema, load_schema
-from bregma.training.plan import Planned, flatten, make_plan
+from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.types import Case, Dataset, LandmarkSet
 
 CPU = Hardware("cpu", cores=4, fast_bf16=False)
@@ -265,3 +267,31 @@ class TestRecipe:
 def test_flatten() -> None:
     data = {"a": 1, "b": {"c": 2, "d": {"e": [3, {"f": 4}]}}, "g": {}}
     assert flatten(data) == {"a": 1, "b.c": 2, "b.d.e": [3, {"f": 4}]}
+
+
+class TestReference:
+    RECIPE: ClassVar = {"model": {"preprocess": {"steps": [{"name": "clahe"}, {"name": "histogram_match"}]}}}
+
+    def test_it_comes_from_the_cases_given_and_is_noted(self) -> None:
+        found = with_reference(planned(self.RECIPE), tiny.cases(5))
+        clahe, matching = found.plan.model.preprocess.steps
+        assert clahe == ClaheConfig()
+        assert isinstance(matching, HistogramMatchConfig)
+        assert matching.reference == reference_curve(tiny.cases(5), planned(self.RECIPE).plan.model.preprocess)
+        assert matching.reference != reference_curve(tiny.cases(6), planned(self.RECIPE).plan.model.preprocess)
+        reason = found.rows()["model.preprocess.steps"]["reason"]
+        assert reason == "set by the recipe; reference: the median foreground of 5 training images"
+
+    def test_of_many_images_a_part_is_read(self) -> None:
+        cases = tuple(replace(tiny.case(0), id=f"c{i}") for i in range(500))
+        found = with_reference(planned(self.RECIPE), cases)
+        assert "of 200 training images" in found.reasons["model.preprocess.steps"]
+
+    def test_one_that_is_given_is_kept(self) -> None:
+        steps = [{"name": "histogram_match", "reference": [0.1, 0.9]}]
+        given = planned({"model": {"preprocess": {"steps": steps}}})
+        assert with_reference(given, ()) is given
+
+    def test_nothing_is_read_where_nothing_is_matched(self) -> None:
+        plain = planned()
+        assert with_reference(plain, ()) is plain

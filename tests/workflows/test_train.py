@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 import tiny
 from bregma import __version__
+from bregma.bundle import load_bundle
+from bregma.data.preprocess import reference_curve
 from bregma.errors import BregmaError, ConfigError, LabelError, RunError, SplitError
 from bregma.files import sha256_file
 from bregma.types import ArrayImage, Dataset
@@ -279,6 +281,19 @@ class TestRefusals:
         with pytest.raises(SplitError, match="no part to train on"):
             train(replace(spots, splits=only_test), tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_the_histogram_that_images_are_matched_to_comes_from_training_images(tmp_path: Path, spots: Dataset) -> None:
+    steps = "model.preprocess.steps=[{name: histogram_match}]"
+    made = train(spots, tmp_path / "r", overrides=[*tiny.OVERRIDES, steps, "train.epochs=1"])
+    stored = load_bundle(made.bundle).config.preprocess
+    learnt = spots.select(spots.splits["train"])
+    assert stored.steps[0].reference == reference_curve(learnt, stored)
+    assert stored.steps[0].reference != reference_curve(spots.cases, stored)
+    assert read(made.run / "plan.json")["plan"]["model"]["preprocess"] == stored.to_dict()
+    # Told its own settings, the run goes on with the histogram that it has.
+    train(spots, made.run, overrides=[*tiny.OVERRIDES, steps, "train.epochs=1"], resume=True)
+    assert load_bundle(made.bundle).config.preprocess == stored
 
 
 def test_a_budget_sets_the_number_of_epochs(tmp_path: Path, spots: Dataset) -> None:

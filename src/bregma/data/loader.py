@@ -29,7 +29,7 @@ from bregma.data.augment import (
     sample_geometric,
     sample_photometric,
 )
-from bregma.data.preprocess import Normalised, PreprocessConfig, input_matrix, intensity_map
+from bregma.data.preprocess import Normalised, PreprocessConfig, input_matrix, prepare
 from bregma.errors import ConfigError, ImageError, LabelError
 from bregma.geometry import Array
 from bregma.schema import LandmarkSchema
@@ -79,12 +79,12 @@ class Batch:
 
 
 class SampleSource:
-    """Turns cases into samples; pixels are kept in memory up to ``cache_mb``.
+    """Turns cases into samples; pixels, after the steps of preprocessing, are kept in memory up to ``cache_mb``.
 
     Args:
         cases: the cases; unlabelled ones give samples without points.
         schema: tells which landmarks swap on a flip.
-        preprocess: size and intensity scaling.
+        preprocess: size, steps and intensity scaling.
         augment: ranges of random changes, or None for validation and prediction.
         seed: base of every random draw.
         cache_mb: memory for decoded images.
@@ -132,7 +132,7 @@ class SampleSource:
             rng = np.random.default_rng((self.seed, epoch, index))
             change = sample_geometric(self.augment, size, rng)
             tone = sample_photometric(self.augment, rng)
-        pixels = scaling(apply_geometric(image, base, change, size, fill=scaling.offset))
+        pixels = scaling(apply_geometric(image, base, change, size, fill=scaling.black))
         if tone is not None:
             pixels = apply_photometric(pixels, tone)
         marks = _no_labels(len(self.schema)) if case.landmarks is None else case.landmarks
@@ -181,7 +181,7 @@ class _PixelCache:
 
 def _read(case: Case, preprocess: PreprocessConfig) -> Pixels:
     image, where = case.image.load(), case.image.path or case.id
-    scaling = intensity_map(image, preprocess, where=where)
+    pixels, scaling = prepare(image, preprocess, where=where)
     if image.shape != case.frame.shape:
         raise ImageError(
             "the image is not as large as its frame says",
@@ -189,7 +189,7 @@ def _read(case: Case, preprocess: PreprocessConfig) -> Pixels:
             expected=str(case.frame.shape),
             got=str(image.shape),
         )
-    return image, scaling
+    return pixels, scaling
 
 
 def collate(samples: Sequence[Sample], indices: Sequence[int]) -> Batch:

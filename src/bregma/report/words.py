@@ -14,6 +14,7 @@ from bregma.schema import LandmarkSchema
 NOTHING = "–"
 
 _LONGEST_LABEL = 26
+_LONGEST_LIST = 40
 
 _SPACE = r"(?P<space>mm_ref|mm|px_at_\d+|px)"
 _METRICS: tuple[tuple[str, str], ...] = (
@@ -139,7 +140,8 @@ def plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {plain(part)}" for name, part in value.items())
     if isinstance(value, Sequence):
-        return ", ".join(map(plain, value))
+        shown = [plain(part) for part in value]
+        return ", ".join(shown) if len(shown) <= _LONGEST_LIST else f"{len(shown)} values, {shown[0]} to {shown[-1]}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

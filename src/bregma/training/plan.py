@@ -6,23 +6,37 @@ A recipe lists only what differs from the plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from bregma.bundle import ModelConfig
 from bregma.config import Loc, laid_over, validate
 from bregma.data.fingerprint import LONG_SIDE, Fingerprint
+from bregma.data.preprocess import reference_curve
+from bregma.data.steps import HistogramMatchConfig
 from bregma.hardware import Hardware, detect_hardware
+from bregma.losses import ACTIVATIONS
 from bregma.schema import LandmarkSchema
 from bregma.training.settings import Plan
+from bregma.types import Case
 
 PIXELS_CPU = 256 * 256
 PIXELS_GPU = 512 * 512
 VIEWS = 16_000
 """Training images shown, counting every augmented view (docs/explanation/planning.md)."""
+REFERENCE_IMAGES = 200
+"""Training images, evenly spread, whose median histogram others are matched to; more would hardly move it."""
 
 BY_RECIPE = "set by the recipe"
+
+_TRAINS = {
+    "linear": "regresses map values",
+    "softmax": "learns a map as a probability over its cells",
+    "sigmoid": "learns every cell of a map as a probability of its own",
+}
 
 _KINDS: dict[str, Any] = {
     "model": {
@@ -78,6 +92,29 @@ def make_plan(
     derived, reasons = _Rules(fingerprint, schema, train_images, machine, given).derive()
     plan = validate(Plan, laid_over(derived, recipe), where=where, lines=lines)
     return Planned(plan, {**reasons, **dict.fromkeys(flatten(recipe), BY_RECIPE)})
+
+
+def with_reference(planned: Planned, cases: Sequence[Case]) -> Planned:
+    """Return the plan with the histogram that images are matched to, where one is to be learned.
+
+    Args:
+        planned: a plan whose preprocessing may hold a ``histogram_match`` without a reference.
+        cases: the training part, and nothing else.
+
+    Raises:
+        ImageError: an image cannot be read, or none has a foreground.
+    """
+    preprocess = planned.plan.model.preprocess
+    lacking = [isinstance(step, HistogramMatchConfig) and step.reference is None for step in preprocess.steps]
+    if not any(lacking):
+        return planned
+    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, REFERENCE_IMAGES).round().astype(int))]
+    curve = reference_curve(chosen, preprocess)
+    data = planned.plan.to_dict()
+    steps = data["model"]["preprocess"]["steps"]
+    steps[lacking.index(True)]["reference"] = curve
+    reason = f"{BY_RECIPE}; reference: the median foreground of {len(chosen)} training images"
+    return Planned(Plan.model_validate(data), {**planned.reasons, "model.preprocess.steps": reason})
 
 
 def pace(epochs: int, steps: int) -> dict[str, tuple[int, str]]:
@@ -152,9 +189,10 @@ class _Rules:
         return sigma, f"0.1 x the median distance to the nearest landmark ({gap:.1f} input px), within 1.5 and 4"
 
     def activation(self) -> tuple[str, str]:
-        linear = {"mse", "weighted_mse", "adaptive_wing"} & {term["name"] for term in self.given.get("loss", ())}
-        if linear:
-            return "linear", f"the loss {min(linear)} regresses map values"
+        for term in self.given.get("loss", ()):
+            if term["name"] in ACTIVATIONS:
+                kind = ACTIVATIONS[term["name"]]
+                return kind, f"the loss {term['name']} {_TRAINS[kind]}"
         return "softmax", "cross-entropy learns a map as a probability over its cells"
 
     def presence(self) -> tuple[bool, str]:
@@ -169,6 +207,8 @@ class _Rules:
             first, why = ("gaussian_nll", "covariances are learned") if learned else ("wing", "points are regressed")
         elif self.given.get("model.codec.activation") == "linear":
             first, why = "mse", "the values of maps are regressed"
+        elif self.given.get("model.codec.activation") == "sigmoid":
+            first, why = "focal", "every cell of a map is a logit of its own"
         else:
             first, why = "cross_entropy", "learns fastest from few images"
         terms = [{"name": first}]
