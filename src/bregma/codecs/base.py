@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bregma.errors import ConfigError
 from bregma.types import OutputSpec
 
 
@@ -85,9 +86,22 @@ class Codec(Protocol):
         """Return differentiable points ``(B, N, 2)`` in input pixels, for losses on coordinates."""
         ...
 
+    def cholesky(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
+        """Return lower factors ``(B, N, 2, 2)`` of the covariances that the network predicts, in input pixels.
+
+        Raises:
+            ConfigError: it was not asked to predict any.
+        """
+        ...
+
     def decode(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Decoded:
         """Read landmarks, their covariance and presence from the outputs."""
         ...
+
+
+def no_covariance(fix: str) -> ConfigError:
+    """Return the error for a covariance that was never predicted, with the setting that makes the codec ask for it."""
+    return ConfigError("the codec predicts no covariance", where="codec", fix=fix)
 
 
 def presence_of(outputs: dict[str, Tensor], like: Tensor) -> Tensor:

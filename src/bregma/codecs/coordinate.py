@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bregma.codecs.base import Decoded, Labels, Target, presence_of
+from bregma.codecs.base import Decoded, Labels, Target, no_covariance, presence_of
 from bregma.config import Config
 from bregma.types import OutputSpec
 
@@ -56,7 +56,13 @@ class CoordinateCodec:
         return unit * _size(shape, unit) - 0.5
 
     def cholesky(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
-        """Lower factors ``(B, N, 2, 2)`` of the predicted covariances, in input pixels."""
+        """Lower factors ``(B, N, 2, 2)`` of the predicted covariances, in input pixels.
+
+        Raises:
+            ConfigError: ``covariance`` is off.
+        """
+        if not self.config.covariance:
+            raise no_covariance("set codec.covariance=true")
         raw = outputs["cholesky"].float().unflatten(1, (self.landmarks, 3))
         scale = max(shape)
         # Softplus around 2 % of the input's size: a sensible first guess of a landmark's uncertainty.

@@ -14,9 +14,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from bregma.codecs.base import Decoded, Labels, Target, presence_of
+from bregma.codecs.base import Decoded, Labels, Target, no_covariance, presence_of
 from bregma.config import Config
 from bregma.types import OutputSpec
+
+_FIRST_SPREAD = 0.02
+"""Standard deviation that an output of 0 stands for, as a fraction of the input's longer side."""
+_LOG_RANGE = 6.0
+"""How far the logarithm of a predicted standard deviation may go from there: a factor of 400 either way."""
 
 
 class HeatmapCodecConfig(Config):
@@ -25,14 +30,18 @@ class HeatmapCodecConfig(Config):
     name: Literal["heatmap"] = "heatmap"
     sigma_px: float = Field(default=2.0, gt=0)
     """Standard deviation of the target Gaussian, in input pixels."""
-    activation: Literal["softmax", "linear"] = "softmax"
-    """``softmax``: a map is a probability over its cells (cross-entropy); ``linear``: its values are regressed."""
+    activation: Literal["softmax", "linear", "sigmoid"] = "softmax"
+    """``softmax``: a map is a probability over its cells (cross-entropy); ``linear``: its values are regressed;
+    ``sigmoid``: each cell is a logit of its own (focal loss)."""
     decoder: Literal["argmax", "dark", "local_soft_argmax", "soft_argmax"] = "local_soft_argmax"
     """How a map becomes a point."""
     radius_sigma: float = Field(default=4.0, gt=0)
     """Half-width of the local soft-argmax window, in target standard deviations."""
     presence: bool = False
     """Learn whether a landmark is on the image at all."""
+    spread: bool = False
+    """Let the network predict a standard deviation in x and in y for every point, which takes the place of the width
+    that its map shows (train it with the ``gaussian_nll`` loss)."""
 
 
 class HeatmapCodec:
@@ -46,8 +55,11 @@ class HeatmapCodec:
 
     @property
     def outputs(self) -> OutputSpec:
-        """One map a landmark, and presence logits where they are learned."""
-        return OutputSpec(self.landmarks, {"presence": self.landmarks} if self.config.presence else {})
+        """One map a landmark, with ``presence`` (N) and ``spread`` (2N) where they are learned."""
+        vectors = {"presence": self.landmarks} if self.config.presence else {}
+        if self.config.spread:
+            vectors["spread"] = 2 * self.landmarks
+        return OutputSpec(self.landmarks, vectors)
 
     def encode(self, labels: Labels) -> Target:
         """Draw a Gaussian with peak 1 at every placed point; the rest stay zero and are masked by the losses."""
@@ -62,9 +74,21 @@ class HeatmapCodec:
         del shape
         return self._to_pixels(_moments(self._probability(outputs["maps"].float()))[0])
 
+    def cholesky(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
+        """Lower factors ``(B, N, 2, 2)`` of the predicted covariances, in input pixels: σx and σy on the diagonal.
+
+        Raises:
+            ConfigError: ``spread`` is off.
+        """
+        if not self.config.spread:
+            raise no_covariance("set codec.spread=true")
+        log_sigma = outputs["spread"].float().unflatten(1, (self.landmarks, 2))
+        # Bounded, so that one wild output gives neither a likelihood without bound nor one of no use.
+        bounded = _LOG_RANGE * torch.tanh(log_sigma / _LOG_RANGE)
+        return torch.diag_embed(bounded.exp() * (_FIRST_SPREAD * max(shape)))
+
     def decode(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Decoded:
-        """Read points, covariances (from the map's second moments) and presence."""
-        del shape
+        """Read points, covariances (the predicted ones, or else the map's second moments) and presence."""
         maps = outputs["maps"].float()
         p = self._probability(maps)
         peak = _argmax(maps)
@@ -72,24 +96,28 @@ class HeatmapCodec:
             case "argmax":
                 cells = peak
             case "dark":
-                cells = _dark(p if self.config.activation == "softmax" else maps.clamp(min=0), peak, self.sigma_cells)
+                cells = _dark(p if self.config.activation == "softmax" else self._heights(maps), peak, self.sigma_cells)
             case "local_soft_argmax":
                 cells = self._local_mean(p, peak)
             case "soft_argmax":
                 cells = _untruncate(_moments(p)[0], p.shape, None, self.sigma_cells)
-        cov = self._covariance(p, cells)
+        # The factor is diagonal, so that its square is the covariance.
+        cov = self.cholesky(outputs, shape) ** 2 if self.config.spread else self._covariance(p, cells)
         return Decoded(self._to_pixels(cells), cov, presence_of(outputs, cells))
 
     def _probability(self, maps_BNHW: Tensor) -> Tensor:
         if self.config.activation == "softmax":
             return maps_BNHW.flatten(2).softmax(-1).view_as(maps_BNHW)
-        positive = maps_BNHW.clamp(min=0)
+        positive = self._heights(maps_BNHW)
         # The floor of a regressed map is noise, not probability. Near a peak it stays, with the Gaussian's own tail:
         # a tail cut unevenly to the left and right would shift the mean.
         high = (positive >= 0.05 * positive.amax((2, 3), keepdim=True)).to(positive.dtype)
         reach = max(1, math.ceil(1.5 * self.sigma_cells))
         kept = positive * functional.max_pool2d(high, 2 * reach + 1, stride=1, padding=reach)
         return kept / kept.sum((2, 3), keepdim=True).clamp(min=1e-12)
+
+    def _heights(self, maps_BNHW: Tensor) -> Tensor:
+        return maps_BNHW.sigmoid() if self.config.activation == "sigmoid" else maps_BNHW.clamp(min=0)
 
     def _local_mean(self, p: Tensor, peak: Tensor) -> Tensor:
         radius = max(1.0, self.config.radius_sigma * self.sigma_cells)
