@@ -143,7 +143,8 @@ class LandmarkQueries(nn.Module):
         self, landmarks: int, width: int, heads: int, layers: int, dropout: float, schema: LandmarkSchema | None
     ) -> None:
         super().__init__()
-        self.start = nn.Parameter(0.02 * torch.randn(landmarks, width))
+        # As large as what attention adds: queries that start alike would stay alike for long.
+        self.start = nn.Parameter(torch.randn(landmarks, width))
         self.layers = nn.ModuleList(QueryLayer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.relation_bias: nn.ParameterList | None = None
