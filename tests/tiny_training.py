@@ -12,6 +12,7 @@ import torch
 import tiny
 from bregma.training.loop import Trained, Trainer
 from bregma.training.settings import Plan
+from bregma.training.validation import Scores
 from bregma.types import Case
 
 
@@ -39,12 +40,13 @@ class Stopper:
 
 
 class Scripted(Trainer):
-    """A trainer whose validation errors are given."""
+    """A trainer whose validation errors are given, and a tenth of them as losses."""
 
     script: Iterator[float]
 
-    def _validation_errors(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array([next(self.script)])
+    def _scores(self) -> Scores:
+        error = next(self.script)
+        return Scores(np.array([error]), error / 10)
 
 
 def trainer(

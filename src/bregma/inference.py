@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bregma import geometry
 from bregma.codecs import Codec, Decoded
-from bregma.data.loader import SampleSource, batches
+from bregma.data.loader import Batch, SampleSource, batches
 from bregma.geometry import Array
 from bregma.types import Case, Prediction
 
@@ -30,11 +30,19 @@ def forward(
     network: nn.Module, codec: Codec, images: Tensor, *, device: torch.device, dtype: torch.dtype | None
 ) -> Decoded:
     """Run the network on ``(B, 1, H, W)`` and decode; ``dtype`` switches mixed precision on."""
+    shape = (int(images.shape[2]), int(images.shape[3]))
+    return codec.decode(run_network(network, images, device=device, dtype=dtype), shape)
+
+
+@torch.no_grad()
+def run_network(
+    network: nn.Module, images: Tensor, *, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """Return the network's outputs for ``(B, 1, H, W)`` as float32; ``dtype`` switches mixed precision on."""
     x = images.to(device, memory_format=memory_format(device))
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         outputs = network(x)
-    shape = (int(images.shape[2]), int(images.shape[3]))
-    return codec.decode({name: value.float() for name, value in outputs.items()}, shape)
+    return {name: value.float() for name, value in outputs.items()}
 
 
 def predict_source(
@@ -52,10 +60,15 @@ def predict_source(
     order = in_order(len(source), batch_size)
     for batch in batches(source, order, workers=workers):
         decoded = forward(network, codec, batch.images, device=device, dtype=dtype)
-        # Doubles are made on the CPU, because some accelerators have none.
-        mean, cov, presence = (t.cpu().double().numpy() for t in (decoded.mean_in, decoded.cov_in, decoded.presence))
-        for row, index in enumerate(batch.indices):
-            yield to_original(source.cases[index], batch.matrices[row], mean[row], cov[row], presence[row], model)
+        yield from predictions_of(source, batch, decoded, model)
+
+
+def predictions_of(source: SampleSource, batch: Batch, decoded: Decoded, model: str = "") -> Iterator[Prediction]:
+    """Yield the predictions of one batch of a source."""
+    # Doubles are made on the CPU, because some accelerators have none.
+    mean, cov, presence = (t.cpu().double().numpy() for t in (decoded.mean_in, decoded.cov_in, decoded.presence))
+    for row, index in enumerate(batch.indices):
+        yield to_original(source.cases[index], batch.matrices[row], mean[row], cov[row], presence[row], model)
 
 
 def to_original(case: Case, matrix: Array, mean_in: Array, cov_in: Array, presence: Array, model: str) -> Prediction:

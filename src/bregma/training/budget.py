@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bregma.data.loader import batches, epoch_order
 from bregma.schema import LandmarkSchema
+from bregma.training.checks import batches_per_epoch, steps_per_epoch
 from bregma.training.loop import Trainer
-from bregma.training.plan import BY_RECIPE, Planned, pace, place
-from bregma.training.settings import Plan
+from bregma.training.plan import BY_RECIPE, Planned, pace, place, shortest_schedule
+from bregma.training.settings import Plan, TrainConfig
 from bregma.types import Case
 
 _WARM, _TIMED = 3, 8
@@ -19,9 +22,9 @@ _RESERVE = 0.92  # Validation, checkpoints and a machine that is busier later.
 
 
 def seconds_per_step(plan: Plan, schema: LandmarkSchema, cases: Sequence[Case]) -> float:
-    """Measure a training step on a throw-away network, data loading included."""
+    """Measure a training step on a throw-away network, data loading included; every part of it is trained."""
     # One device's share of a step: the others work at the same time.
-    alone = {"devices": 1, "batch_size": plan.train.batch_size // plan.train.devices}
+    alone = {"devices": 1, "batch_size": plan.train.batch_size // plan.train.devices, "phases": (), "accumulate": 1}
     plan = plan.model_copy(update={"train": plan.train.model_copy(update=alone)})
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(plan, schema, cases, (), Path(folder))
@@ -40,15 +43,34 @@ def seconds_per_step(plan: Plan, schema: LandmarkSchema, cases: Sequence[Case]) 
 
 
 def fit_to_budget(planned: Planned, schema: LandmarkSchema, cases: Sequence[Case], minutes: float) -> Planned:
-    """Return the plan with the number of epochs that fit into ``minutes``, at least one, and what follows from it."""
+    """Return the plan with the number of epochs that fit into ``minutes``, at least one, and what follows from it.
+
+    Phases keep their proportions, with at least one epoch each. Their time is reckoned as if nothing were frozen, so a
+    training with frozen parts ends before the budget does.
+    """
     seconds = seconds_per_step(planned.plan, schema, cases)
     settings = planned.plan.train
-    steps = len(epoch_order(len(cases), settings.batch_size, seed=settings.seed, epoch=0))
+    steps = batches_per_epoch(settings, len(cases))
     epochs = max(1, int(minutes * 60 * _RESERVE / (seconds * steps)))
     reason = f"{minutes:g} minutes at {seconds:.3f} s a step of {settings.batch_size}, {steps} steps an epoch"
-    changes = {"train.epochs": (epochs, reason)}
-    changes |= {name: to for name, to in pace(epochs, steps).items() if planned.reasons.get(name) != BY_RECIPE}
+    changes: dict[str, tuple[Any, str]] = {}
+    if settings.phases:
+        settings = scaled(settings, epochs)
+        epochs = settings.epochs
+        changes["train.phases"] = ([phase.to_dict() for phase in settings.phases], "the recipe's, scaled to the budget")
+    changes["train.epochs"] = (epochs, reason)
+    paced = pace(epochs, steps_per_epoch(settings, len(cases)), shortest=shortest_schedule(settings))
+    changes |= {name: to for name, to in paced.items() if planned.reasons.get(name) != BY_RECIPE}
     data = planned.plan.to_dict()
     for name, (value, _) in changes.items():
         place(data, name, value)
     return Planned(Plan.model_validate(data), {**planned.reasons, **{name: why for name, (_, why) in changes.items()}})
+
+
+def scaled(settings: TrainConfig, epochs: int) -> TrainConfig:
+    """Return the settings with their phases, in proportion, over ``epochs`` in all, or as many as there are phases."""
+    given = [phase.epochs for phase in settings.phases]
+    ends = [round(epochs * end / sum(given)) for end in itertools.accumulate(given)]
+    lengths = [max(1, end - start) for start, end in zip([0, *ends], ends)]
+    phases = [phase.to_dict() | {"epochs": length} for phase, length in zip(settings.phases, lengths)]
+    return TrainConfig.model_validate(settings.to_dict() | {"phases": phases, "epochs": sum(lengths)})

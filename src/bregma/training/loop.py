@@ -6,28 +6,25 @@ part of the checkpoint, so that replaying an interrupted epoch gives the weights
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bregma.bundle import build_model
-from bregma.codecs import Codec, Labels
-from bregma.codecs.coordinate import CoordinateCodec
-from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.data.loader import Batch, SampleSource, batches, epoch_order
 from bregma.errors import ConfigError, RunError
-from bregma.inference import memory_format, predict_source, radial_errors
-from bregma.losses import LossInput, check_terms, total_loss
+from bregma.inference import memory_format
 from bregma.schema import LandmarkSchema
 from bregma.training.checkpoint import (
     load_optimizer,
@@ -37,12 +34,18 @@ from bregma.training.checkpoint import (
     unprefixed,
     write_checkpoint,
 )
-from bregma.training.devices import check_devices, start_devices
+from bregma.training.checks import batches_per_epoch, steps_per_epoch
+from bregma.training.devices import start_devices
 from bregma.training.ema import Averaged
 from bregma.training.history import TensorBoardLog, write_history
-from bregma.training.progress import Observer, Progress, Silent
+from bregma.training.monitoring import MRE, cost, metric_names
+from bregma.training.objective import Objective
+from bregma.training.optimizer import build_optimizer
+from bregma.training.phases import Parts, check_phases, learning_rates, parameter_groups
+from bregma.training.progress import Best, Observer, Progress, Silent
 from bregma.training.schedule import Schedule
-from bregma.training.settings import Plan, TrainConfig
+from bregma.training.settings import PhaseConfig, Plan
+from bregma.training.validation import Scores, validate
 from bregma.types import Case
 
 log = logging.getLogger(__name__)
@@ -55,7 +58,7 @@ class Trained:
     Attributes:
         weights: to deploy.
         epoch: at the end of which the network had them, counted from 1.
-        best_mre_px: least validation error, or None without validation.
+        best: the best value of every metric of the validations, and its epoch; empty without validation.
         history: one row a validation.
         images: views trained on.
         seconds: time in training steps.
@@ -63,10 +66,15 @@ class Trained:
 
     weights: dict[str, Tensor]
     epoch: int
-    best_mre_px: float | None
+    best: Mapping[str, Best]
     history: list[dict[str, float]]
     images: int
     seconds: float
+
+    @property
+    def best_mre_px(self) -> float | None:
+        """Least validation error, or None without validation."""
+        return self.best[MRE].value if MRE in self.best else None
 
 
 class Trainer:
@@ -99,64 +107,81 @@ class Trainer:
         self.observer = observer if observer is not None and self.fabric.is_global_zero else Silent()
         torch.manual_seed(settings.seed)
         network, self.codec = build_model(plan.model, schema)
-        check_terms(plan.loss, self.codec.outputs, _activation(plan))
+        self.objective = Objective(plan, self.codec, schema)
+        check_phases(settings, network)
         network.to(memory_format=memory_format(self.fabric.device))  # type: ignore[call-overload]
         self.average = Averaged(network, settings.ema)
-        optimizer = _optimizer(settings, network, self.fabric.device)
-        self.network, self.optimizer = self.fabric.setup(network, optimizer)
         self.average.network.to(self.fabric.device)
+        self.parts = Parts(network)
         self.source = SampleSource(
             train_cases, schema, plan.model.preprocess, plan.augment, seed=settings.seed, cache_mb=settings.cache_mb
         )
         self.validation = SampleSource(val_cases, schema, plan.model.preprocess, cache_mb=settings.cache_mb)
-        steps = len(self._order(0))
-        self.schedule = Schedule(settings.schedule, steps * settings.epochs)
         self.progress = Progress()
+        self._begin_phase()
+        self.schedule = self._new_schedule()
 
     def fit(self, *, resume: bool = False) -> Trained:
         """Train to the end, from the last checkpoint when ``resume``.
 
         Raises:
             RunError: the checkpoint is of another plan, or the loss is no longer a finite number.
+            ConfigError: the network has an operation that ``train.deterministic`` excludes.
         """
         if resume and self._checkpoint.is_file():
             self._restore()
-        settings, progress = self.plan.train, self.progress
         board = TensorBoardLog(self.folder / "tensorboard") if self.fabric.is_global_zero else None
-        self.observer.started(progress.epoch, settings.epochs, len(self._order(0)))
-        saved = time.monotonic()
-        while progress.epoch < settings.epochs and not self._stopped_early():
-            start = time.monotonic()
-            losses = self._epoch(progress.epoch)
-            progress.epoch += 1
-            progress.seconds += time.monotonic() - start
-            if progress.epoch % settings.validate_every == 0 or progress.epoch == settings.epochs:
-                self._validate(losses, board)
-            last = progress.epoch == settings.epochs or self._stopped_early()
-            if last or time.monotonic() - saved >= settings.checkpoint_seconds:
-                self._save()
-                saved = time.monotonic()
+        self.observer.started(self.progress.epoch, self.plan.train.epochs, self._steps_per_epoch)
+        with _repeatable(self.plan.train.deterministic):
+            self._train(board)
         if board is not None:
             board.close()
         self.fabric.barrier()
         return self._result()
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take one optimisation step; returns the loss and its terms, detached."""
+    def _train(self, board: TensorBoardLog | None) -> None:
+        settings, progress = self.plan.train, self.progress
+        saved = time.monotonic()
+        while not self._over:
+            start = time.monotonic()
+            losses = self._epoch(progress.epoch)
+            progress.epoch += 1
+            progress.seconds += time.monotonic() - start
+            if progress.epoch % settings.validate_every == 0 or self._phase_over:
+                self._validate(losses, board)
+            if self._phase_over and not self._over:
+                self._next_phase()
+            if self._over or time.monotonic() - saved >= settings.checkpoint_seconds:
+                self._save()
+                saved = time.monotonic()
+
+    def step(self, *group: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take one optimisation step over some batches; returns the mean of their losses and terms, detached."""
         # Before the forward pass, so that its activations take over the gradients' memory.
         self.optimizer.zero_grad(set_to_none=True)
-        loss, terms = self.loss(batch)
-        self.fabric.backward(loss)
+        total, means = torch.zeros((), device=self.fabric.device), dict[str, Tensor]()
+        for number, batch in enumerate(group, 1):
+            with self.fabric.no_backward_sync(self.network, enabled=number < len(group)):
+                loss, terms = self.loss(batch)
+                self.fabric.backward(loss / len(group))
+            total = total + loss.detach() / len(group)
+            means = {name: means.get(name, 0.0) + term / len(group) for name, term in terms.items()}
         clip = self.plan.train.optimizer.clip_norm
         if clip:
             self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip, error_if_nonfinite=False)
-        factor = self.schedule.factor(self.progress.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.train.optimizer.lr * factor
+        factor = self.schedule.factor(self.progress.step - self.progress.schedule_step)
+        for weights in self.optimizer.param_groups:
+            weights["lr"] = weights["peak"] * factor
         self.optimizer.step()
         self.average.update(self.network.module)
         self.progress.step += 1
-        return loss.detach(), terms
+        return total, means
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, with its graph, and its terms, detached."""
+        device = self.fabric.device
+        images = batch.images.to(device, memory_format=memory_format(device))
+        return self.objective(self.network(images), batch)
 
     @property
     def _checkpoint(self) -> Path:
@@ -166,22 +191,67 @@ class Trainer:
     def _best(self) -> Path:
         return self.folder / "checkpoint" / "best.safetensors"
 
-    def _order(self, epoch: int) -> list[tuple[int, ...]]:
-        settings = self.plan.train
-        return epoch_order(len(self.source), settings.batch_size, seed=settings.seed, epoch=epoch)
+    @property
+    def _phase(self) -> PhaseConfig:
+        return self.plan.train.stages[self.progress.phase]
+
+    @property
+    def _phase_over(self) -> bool:
+        patience, progress = self.plan.train.early_stop, self.progress
+        stopped = bool(patience) and progress.validations_since_best >= patience
+        return stopped or progress.epoch >= progress.phase_epoch + self._phase.epochs
+
+    @property
+    def _over(self) -> bool:
+        return self._phase_over and self.progress.phase == len(self.plan.train.stages) - 1
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.plan.train, len(self.source))
+
+    @property
+    def _images(self) -> int:
+        settings, count = self.plan.train, len(self.source)
+        return self.progress.epoch * batches_per_epoch(settings, count) * min(settings.batch_size, count)
+
+    def _next_phase(self) -> None:
+        progress = self.progress
+        progress.phase, progress.phase_epoch, progress.validations_since_best = progress.phase + 1, progress.epoch, 0
+        self._begin_phase()
+        if self._phase.restart:
+            progress.schedule_step = progress.step
+            self.schedule = self._new_schedule()
+
+    def _begin_phase(self) -> None:
+        """Freeze what the phase freezes, and set up a fresh optimizer for the rest."""
+        settings, network = self.plan.train, self.parts.network
+        self.parts.freeze(self._phase.freeze)
+        self.rates = learning_rates(settings.optimizer, self._phase, network.part_parameters())
+        groups = parameter_groups(network, self.rates)
+        optimizer = build_optimizer(settings.optimizer, groups, self.fabric.device, settings.precision)
+        # Anew in every phase, because several devices exchange only what was trainable when they were set up.
+        self.network, self.optimizer = self.fabric.setup(network, optimizer)
+
+    def _new_schedule(self) -> Schedule:
+        settings, steps = self.plan.train, self._steps_per_epoch
+        return Schedule(settings.schedule, steps * settings.scheduled_epochs(self.progress.phase), steps)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
-        self.network.train()
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        order = [indices[rank::world] for indices in self._order(epoch)]
+        self.parts.train()
+        rank, world, settings = self.fabric.global_rank, self.fabric.world_size, self.plan.train
+        order = [
+            indices[rank::world]
+            for indices in epoch_order(len(self.source), settings.batch_size, seed=settings.seed, epoch=epoch)
+        ]
         total: dict[str, float] = {}
-        for batch in batches(self.source, order, epoch=epoch, workers=self.plan.train.workers):
-            loss, terms = self.step(batch)
+        stream = batches(self.source, order, epoch=epoch, workers=settings.workers)
+        for group in _in_groups(stream, settings.accumulate):
+            loss, terms = self.step(*group)
             value = float(loss)
             if not math.isfinite(value):
                 raise self._diverged("loss")
             for name, term in {"loss": loss, **terms}.items():
-                total[name] = total.get(name, 0.0) + float(term) / len(order)
+                total[name] = total.get(name, 0.0) + float(term) * len(group) / len(order)
             self.observer.stepped(value)
         if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
             raise self._diverged("network")
@@ -200,37 +270,24 @@ class Trainer:
         mean = self.fabric.all_reduce(torch.tensor(value, device=self.fabric.device), reduce_op="mean")
         return float(mean) if isinstance(mean, Tensor) else value
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, with its graph, and its terms, detached."""
-        device = self.fabric.device
-        shape = self.plan.model.preprocess.size
-        labels = Labels(batch.points_in, batch.placed, batch.placed, batch.known, shape).to(device)
-        target = self.codec.encode(labels)
-        images = batch.images.to(device, memory_format=memory_format(device))
-        outputs = self.network(images)
-        return total_loss(self.plan.loss, _loss_input(self.codec, outputs, labels, target.maps))
-
     def _validate(self, losses: dict[str, float], board: TensorBoardLog | None) -> None:
-        progress = self.progress
+        progress, settings = self.progress, self.plan.train
         row = {
             "epoch": float(progress.epoch),
             "step": float(progress.step),
-            "lr": self.plan.train.optimizer.lr * self.schedule.factor(progress.step - 1),
+            **self._rates_now(),
             "train_loss": losses.pop("loss"),
             **{f"train_{name}": value for name, value in losses.items()},
-            "images": float(progress.step * min(self.plan.train.batch_size, len(self.source))),
+            "images": float(self._images),
             "seconds": round(progress.seconds, 3),
         }
-        best = False
         if len(self.validation):
-            errors = self._validation_errors()
-            row |= {"val_mre_px": float(errors.mean()), "val_median_px": float(np.median(errors))}
-            best = row["val_mre_px"] < progress.best_mre_px
-            self.schedule.validated(row["val_mre_px"])
+            row |= self._scores().row(settings.sdr_px)
+        best = settings.monitor in progress.note(row, metric_names(settings.sdr_px))
+        if len(self.validation):
+            watched = settings.plateau_metric
+            self.schedule.validated(cost(watched, row[watched]) if watched in row else math.inf)
             progress.validations_since_best = 0 if best else progress.validations_since_best + 1
-        if best:
-            progress.best_mre_px, progress.best_epoch = row["val_mre_px"], progress.epoch
-        progress.history.append(row)
         if self.fabric.is_global_zero:
             if best:
                 write_checkpoint(self._best, self._deployable(), {"epoch": progress.epoch})
@@ -239,31 +296,22 @@ class Trainer:
                 board.add(row)
         self.observer.validated(row, best)
 
-    def _validation_errors(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _rates_now(self) -> dict[str, float]:
+        """Return the learning rate of the last step, the highest one and, where they differ, each part's."""
+        factor = self.schedule.factor(self.progress.step - 1 - self.progress.schedule_step)
+        rates = {part: rate * factor for part, rate in self.rates.items()}
+        several = len(set(rates.values())) > 1
+        return {"lr": max(rates.values()), **({f"lr_{part}": rate for part, rate in rates.items()} if several else {})}
+
+    def _scores(self) -> Scores:
         network = self.average.network if self.plan.train.ema else self.network.module
-        network.eval()
-        predictions = predict_source(
-            network,
-            self.codec,
-            self.validation,
-            device=self.fabric.device,
-            dtype=_dtype(self.plan.train.precision),
-            batch_size=self.plan.train.batch_size,
-            workers=self.plan.train.workers,
-        )
-        errors = radial_errors(self.validation.cases, list(predictions))
-        if not len(errors):
-            raise ConfigError("the validation cases carry no labels", where="split 'val'")
+        scores = validate(network, self.objective, self.validation, self.plan.train, self.fabric.device)
         # Counters of batch normalisation differ a little between devices; all of them must decide alike.
-        return self.fabric.broadcast(errors)
+        return self.fabric.broadcast(scores)
 
     def _deployable(self) -> dict[str, Tensor]:
         network = self.average.network if self.plan.train.ema else self.network.module
         return dict(network.state_dict())
-
-    def _stopped_early(self) -> bool:
-        patience = self.plan.train.early_stop
-        return bool(patience) and self.progress.validations_since_best >= patience
 
     def _save(self) -> None:
         if not self.fabric.is_global_zero:
@@ -292,13 +340,15 @@ class Trainer:
                 where=self._checkpoint,
                 fix="resume with the run's own plan, or start anew in another folder",
             )
+        self.progress = Progress.from_dict(state["progress"])
+        self._begin_phase()
+        self.schedule = self._new_schedule()
         self.network.module.load_state_dict(unprefixed("network", tensors))
         self.average.network.load_state_dict(unprefixed("average", tensors))
         load_optimizer(self.optimizer, unprefixed("optimizer", tensors))
         torch.set_rng_state(tensors["rng"])
         self.average.updates = state["averaged"]
         self.schedule.restore(state["schedule"])
-        self.progress = Progress.from_dict(state["progress"])
         if self._scaler:
             self._scaler.load_state_dict(state["scaler"])
         log.info("resumed at epoch %d of %d", self.progress.epoch + 1, self.plan.train.epochs)
@@ -309,27 +359,16 @@ class Trainer:
         return getattr(self.fabric.strategy.precision, "scaler", None)
 
     def _result(self) -> Trained:
-        progress = self.progress
-        chosen = self.plan.train.select == "best" and progress.best_epoch >= 0
+        progress, settings = self.progress, self.plan.train
+        best = progress.best.get(settings.monitor) if settings.select == "best" else None
         return Trained(
-            weights=read_checkpoint(self._best)[0] if chosen else self._deployable(),
-            epoch=progress.best_epoch if chosen else progress.epoch,
-            best_mre_px=progress.best_mre_px if progress.best_epoch >= 0 else None,
+            weights=self._deployable() if best is None else read_checkpoint(self._best)[0],
+            epoch=progress.epoch if best is None else best.epoch,
+            best=progress.best,
             history=progress.history,
-            images=progress.step * min(self.plan.train.batch_size, len(self.source)),
+            images=self._images,
             seconds=progress.seconds,
         )
-
-
-def check_plan(plan: Plan, schema: LandmarkSchema, images: int) -> None:
-    """Refuse a plan that cannot be trained, before anything is written.
-
-    Raises:
-        ConfigError: settings that do not fit each other, the anatomy or this machine.
-    """
-    check_devices(plan.train, images)
-    _, codec = build_model(plan.model, schema)
-    check_terms(plan.loss, codec.outputs, _activation(plan))
 
 
 def plan_hash(plan: Plan) -> str:
@@ -337,39 +376,30 @@ def plan_hash(plan: Plan) -> str:
     return hashlib.sha256(json.dumps(plan.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def _loss_input(codec: Codec, outputs: dict[str, Tensor], labels: Labels, target_maps: Tensor | None) -> LossInput:
-    shape = labels.shape
-
-    def cholesky() -> Tensor:
-        if not isinstance(codec, CoordinateCodec):
-            raise ConfigError("the codec predicts no covariance", where="loss 'gaussian_nll'")
-        return codec.cholesky(outputs, shape)
-
-    return LossInput(
-        maps=outputs.get("maps"),
-        target_maps=target_maps,
-        points=lambda: codec.points(outputs, shape),
-        target_points=labels.points_in,
-        cholesky=cholesky,
-        placed=labels.placed,
-        presence=outputs.get("presence"),
-        present=labels.present,
-        known=labels.known,
-    )
+def _in_groups(stream: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
+    """Yield the batches of one step after the other; the last ones may be fewer."""
+    while group := tuple(itertools.islice(stream, size)):
+        yield group
 
 
-def _optimizer(settings: TrainConfig, network: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    config = settings.optimizer
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.name]
-    # A fused optimizer would take the loss scale off gradients by itself, after they were clipped.
-    fused = device.type in ("cpu", "cuda") and settings.precision != "16-mixed"
-    return kind(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
-
-
-def _activation(plan: Plan) -> str | None:
-    codec = plan.model.codec
-    return codec.activation if isinstance(codec, HeatmapCodecConfig) else None
-
-
-def _dtype(precision: str) -> torch.dtype | None:
-    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+@contextlib.contextmanager
+def _repeatable(wanted: bool) -> Iterator[None]:
+    """Let torch use only operations that repeat to the last bit, and restore its mode afterwards."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products ask for it.
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ConfigError(
+            f"the training has an operation that does not repeat exactly ({str(error).splitlines()[0]})",
+            where="train.deterministic",
+            fix="set it to false, or train on the CPU",
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -20,7 +20,7 @@ from bregma.data.steps import HistogramMatchConfig
 from bregma.hardware import Hardware, detect_hardware
 from bregma.losses import ACTIVATIONS
 from bregma.schema import LandmarkSchema
-from bregma.training.settings import Plan
+from bregma.training.settings import Plan, TrainConfig
 from bregma.types import Case
 
 PIXELS_CPU = 256 * 256
@@ -117,19 +117,26 @@ def with_reference(planned: Planned, cases: Sequence[Case]) -> Planned:
     return Planned(Plan.model_validate(data), {**planned.reasons, "model.preprocess.steps": reason})
 
 
-def pace(epochs: int, steps: int) -> dict[str, tuple[int, str]]:
+def pace(epochs: int, steps: int, *, shortest: int | None = None) -> dict[str, tuple[int, str]]:
     """Return the settings that follow from the length of a training, each with its reason.
 
     Args:
         epochs: of the training.
         steps: of one epoch.
+        shortest: epochs of the shortest phase whose schedule begins anew, where there are phases.
     """
     every = max(1, min(math.ceil(60 / steps), epochs // 10))
-    warmup = min(100, max(1, epochs * steps // 10))
+    warmup = min(100, max(1, (shortest or epochs) * steps // 10))
+    whose = "the steps" if shortest is None else "the shortest phase's steps"
     return {
         "train.validate_every": (every, "about 60 steps between validations, at least ten validations"),
-        "train.schedule.warmup_steps": (warmup, "a tenth of the steps, 100 at most"),
+        "train.schedule.warmup_steps": (warmup, f"a tenth of {whose}, 100 at most"),
     }
+
+
+def shortest_schedule(settings: TrainConfig) -> int | None:
+    """Return the least epochs over which a schedule runs from its start to its end; None without phases."""
+    return min(settings.scheduled_epochs(i) for i in range(len(settings.phases))) if settings.phases else None
 
 
 class _Rules:
@@ -161,7 +168,7 @@ class _Rules:
         if self._codec() == "coordinate":
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
         derived = {name: rule() for name, rule in rules.items()}
-        derived |= pace(self._chosen("train.epochs", self.epochs), self._steps())
+        derived |= pace(self._chosen("train.epochs", self.epochs), self._steps(), shortest=self._shortest())
         data = laid_over(_KINDS, {"model": {"codec": {"name": self._codec()}}})
         for name, (value, _) in derived.items():
             place(data, name, value)
@@ -231,6 +238,8 @@ class _Rules:
         return "32-true", f"this {self.hardware.accelerator} has no fast bfloat16"
 
     def epochs(self) -> tuple[int, str]:
+        if phases := self.given.get("train.phases"):
+            return sum(phase["epochs"] for phase in phases), "the sum of train.phases"
         epochs = min(400, max(20, math.ceil(VIEWS / max(1, self.n))))
         return epochs, f"about {VIEWS} views of {self.n} training images, within 20 and 400 epochs"
 
@@ -244,7 +253,11 @@ class _Rules:
         return workers, f"threads that keep up with the {self.hardware.accelerator} ({self.hardware.cores} cores)"
 
     def _steps(self) -> int:
-        return math.ceil(self.n / max(1, min(self.n, self._chosen("train.batch_size", self.batch_size))))
+        batches = math.ceil(self.n / max(1, min(self.n, self._chosen("train.batch_size", self.batch_size))))
+        return math.ceil(batches / self.given.get("train.accumulate", 1))
+
+    def _shortest(self) -> int | None:
+        return shortest_schedule(TrainConfig.model_validate({"phases": self.given.get("train.phases", ())}))
 
     def _codec(self) -> str:
         return self.given.get("model.codec.name", _KINDS["model"]["codec"]["name"])

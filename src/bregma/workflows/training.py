@@ -19,7 +19,8 @@ from bregma.report.figures import learning_curves
 from bregma.results import Evaluation
 from bregma.shape_model import MIN_CASES, shape_model_of
 from bregma.training.budget import fit_to_budget
-from bregma.training.loop import Trained, Trainer, check_plan
+from bregma.training.checks import check_length, check_plan
+from bregma.training.loop import Trained, Trainer
 from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
@@ -143,6 +144,7 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     check_plan(planned.plan, dataset.schema, len(parts["train"]))
     if loaded.recipe.minutes is not None:
         planned = fit_to_budget(planned, dataset.schema, parts["train"], loaded.recipe.minutes)
+    check_length(planned.plan.train, len(parts["train"]))
     about = provenance(dataset, split, command_line(), planned.plan)
     folder.write_settings(loaded.recipe, planned, dataset.schema, split, about)
     return _Run(loaded.recipe, planned, split, parts)

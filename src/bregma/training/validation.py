@@ -1,0 +1,63 @@
+"""How good a network is on the validation part, without augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from bregma.data.loader import SampleSource, batches
+from bregma.errors import ConfigError
+from bregma.geometry import Array
+from bregma.inference import in_order, predictions_of, radial_errors, run_network
+from bregma.metrics import detection_rate
+from bregma.training.monitoring import LOSS, MEDIAN, MRE, sdr_name
+from bregma.training.objective import Objective
+from bregma.training.settings import TrainConfig
+from bregma.types import Prediction
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a validation found.
+
+    Attributes:
+        errors_px: distances of all labelled points of all cases, on the original images.
+        loss: mean loss of the batches, each counted by its landmarks that have a position.
+    """
+
+    errors_px: Array
+    loss: float
+
+    def row(self, sdr_px: Sequence[float]) -> dict[str, float]:
+        """Return the figures by name; a loss that is no finite number is left out."""
+        row = {MRE: float(self.errors_px.mean()), MEDIAN: float(np.median(self.errors_px))}
+        row |= {LOSS: self.loss} if np.isfinite(self.loss) else {}
+        return row | {sdr_name(radius): detection_rate(self.errors_px, radius) or 0.0 for radius in sdr_px}
+
+
+@torch.no_grad()
+def validate(
+    network: nn.Module, objective: Objective, source: SampleSource, settings: TrainConfig, device: torch.device
+) -> Scores:
+    """Predict every case and compare it with its labels, in one pass.
+
+    Raises:
+        ConfigError: no case has a label.
+    """
+    network.eval()
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(settings.precision)
+    predictions: list[Prediction] = []
+    losses, weights = [], []
+    for batch in batches(source, in_order(len(source), settings.batch_size), workers=settings.workers):
+        outputs = run_network(network, batch.images, device=device, dtype=dtype)
+        predictions += predictions_of(source, batch, objective.codec.decode(outputs, objective.shape))
+        losses.append(float(objective(outputs, batch)[0]))
+        weights.append(float(batch.placed.sum()))
+    errors_px = radial_errors(source.cases, predictions)
+    if not len(errors_px):
+        raise ConfigError("the validation cases carry no labels", where="split 'val'")
+    return Scores(errors_px, float(np.dot(losses, weights)) / max(1.0, sum(weights)))
