@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
 
 from blob_images import BRIGHTNESS, centroid, render
 from bregma import geometry
@@ -166,6 +167,68 @@ def test_elastic_changes_never_fold_and_their_points_are_solved(seed, elastic, c
     at = np.random.default_rng(seed).integers((2, 2), (columns - 2, rows - 2), (20, 2))
     shown = at + field[at[:, 1], at[:, 0]]
     np.testing.assert_allclose(moved(shown, change, shape), at, atol=0.01)
+
+
+@PROPERTY
+@given(seeds, st.sampled_from([(50, 5), (400, 5), (30, 1), (2000, 40)]), sides, sides)
+def test_smoothed_noise_never_folds_and_its_points_are_solved(seed, published, rows, columns):
+    shape, (alpha, sigma) = (rows, columns), published
+    config = STILL.model_copy(update={"elastic_alpha": alpha, "elastic_sigma": sigma})
+    change = sample_geometric(config, shape, np.random.default_rng(seed))
+    field = displacement(change.control, shape).astype(np.float64)
+    along_x, along_y = np.diff(field, axis=1)[:-1], np.diff(field, axis=0)[:, :-1]
+    area = (1 + along_x[..., 0]) * (1 + along_y[..., 1]) - along_x[..., 1] * along_y[..., 0]
+    assert area.min() > 0
+    # Neighbours anywhere in a pixel's square come no nearer than a twentieth of their distance, so no two places meet.
+    along_x, along_y = np.diff(field, axis=1), np.diff(field, axis=0)
+    for x in (along_x[:-1], along_x[1:]):
+        for y in (along_y[:, :-1], along_y[:, 1:]):
+            steepest = np.linalg.norm(np.stack([x, y], axis=-1), ord=2, axis=(-2, -1)).max()
+            assert steepest <= 0.95 + 1e-5
+    at = np.random.default_rng(seed).integers((2, 2), (columns - 2, rows - 2), (20, 2))
+    shown = at + field[at[:, 1], at[:, 0]]
+    np.testing.assert_allclose(moved(shown, change, shape), at, atol=0.01)
+
+
+def test_smoothed_noise_is_as_strong_and_as_smooth_as_published():
+    """Against noise drawn for every pixel and smoothed, as the paper says; nothing here is near folding."""
+    alpha, sigma, shape = 20, 5, (256, 320)
+    config = STILL.model_copy(update={"elastic_alpha": alpha, "elastic_sigma": sigma})
+    fields = [displacement(sample_geometric(config, shape, np.random.default_rng(i)).control, shape) for i in range(6)]
+    full = np.random.default_rng(0).uniform(-1, 1, (6, 2, *shape))
+    published = alpha * gaussian_filter(full, (0, 0, sigma, sigma), mode="wrap")
+    got = np.moveaxis(fields, -1, 1)
+    assert got.std() == pytest.approx(alpha / np.sqrt(3) / (2 * sigma * np.sqrt(np.pi)), rel=0.04)
+    assert got.std() == pytest.approx(published.std(), rel=0.05)
+    for axis in (2, 3):
+        assert np.diff(got, axis=axis).std() == pytest.approx(np.diff(published, axis=axis).std(), rel=0.05)
+        # Neighbours at a distance of sigma and 2 sigma: exp(-1/4) and exp(-1).
+        for distance, expected in ((sigma, np.exp(-0.25)), (2 * sigma, np.exp(-1))):
+            a, b = np.moveaxis(got, axis, 0)[distance:], np.moveaxis(got, axis, 0)[:-distance]
+            assert np.corrcoef(a.ravel(), b.ravel())[0, 1] == pytest.approx(expected, abs=0.06)
+    border = np.concatenate([got[..., :8, :].ravel(), got[..., :8].ravel()])
+    assert border.std() == pytest.approx(got.std(), rel=0.15)
+
+
+def test_the_published_fetal_setting_moves_points_as_far_as_it_says():
+    config = STILL.model_copy(update={"elastic_alpha": 50, "elastic_sigma": 5})
+    points = np.random.default_rng(0).uniform(20, 230, (40, 2))
+    away = [
+        moved(points, sample_geometric(config, (256, 256), np.random.default_rng(i)), (256, 256)) - points
+        for i in range(10)
+    ]
+    # 1.63 px along each axis, weakened by about a sixth so as not to fold.
+    assert 0.75 * 1.63 < np.std(away) < 1.63
+
+
+def test_blobs_lie_where_the_points_are_after_smoothed_noise():
+    config = STILL.model_copy(update={"elastic_alpha": 300, "elastic_sigma": 20})
+    assert blob_errors(config, range(12)).max() <= 0.1
+
+
+def test_two_kinds_of_elastic_change_at_once_are_refused():
+    with pytest.raises(ValidationError, match="two ways to say one thing"):
+        AugmentConfig(elastic=0.02, elastic_alpha=50)
 
 
 def test_the_image_is_resampled_once():
