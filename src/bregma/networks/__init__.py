@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bregma.networks.base import Network, NetworkConfig, OutputSpec
+from bregma.networks.coordinate_net import CoordinateNet, CoordinateNetConfig
 from bregma.networks.hrnet import HRNet, HRNetConfig
 from bregma.networks.maht import MAHTConfig, MAHTNet
 from bregma.networks.resnet_attention import ResNetAttention, ResNetAttentionConfig
@@ -17,7 +18,14 @@ from bregma.networks.unet import UNet, UNetConfig
 from bregma.schema import LandmarkSchema
 
 AnyNetworkConfig = Annotated[
-    UNetConfig | TimmUNetConfig | SCNConfig | SimpleBaselineConfig | HRNetConfig | MAHTConfig | ResNetAttentionConfig,
+    UNetConfig
+    | TimmUNetConfig
+    | SCNConfig
+    | SimpleBaselineConfig
+    | HRNetConfig
+    | MAHTConfig
+    | ResNetAttentionConfig
+    | CoordinateNetConfig,
     Field(discriminator="name"),
 ]
 
@@ -29,6 +37,7 @@ NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
     "hrnet": (HRNetConfig, HRNet),
     "maht": (MAHTConfig, MAHTNet),
     "resnet_attention": (ResNetAttentionConfig, ResNetAttention),
+    "coordinate_net": (CoordinateNetConfig, CoordinateNet),
 }
 
 

@@ -19,6 +19,9 @@ from bregma.types import OutputSpec
 class NetworkConfig(Config):
     """Settings that every network has."""
 
+    usual_codec: ClassVar[str] = "heatmap"
+    """The codec that the plan chooses for the network where a recipe names none."""
+
     map_stride: Literal[1, 2, 4] = 2
     """Input pixels per cell of the output maps."""
 

@@ -19,6 +19,7 @@ from bregma.data.preprocess import reference_curve
 from bregma.data.steps import HistogramMatchConfig
 from bregma.hardware import Hardware, detect_hardware
 from bregma.losses import ACTIVATIONS
+from bregma.networks import NETWORKS
 from bregma.schema import LandmarkSchema
 from bregma.training.settings import Plan, TrainConfig
 from bregma.types import Case
@@ -37,15 +38,6 @@ _TRAINS = {
     "softmax": "learns a map as a probability over its cells",
     "sigmoid": "learns every cell of a map as a probability of its own",
 }
-
-_KINDS: dict[str, Any] = {
-    "model": {
-        "network": {"name": ModelConfig().network.name},
-        "codec": {"name": ModelConfig().codec.name},
-    }
-}
-"""The parts that a recipe may change without saying which kind they are."""
-
 
 @dataclass(frozen=True)
 class Planned:
@@ -85,8 +77,9 @@ def make_plan(
         ConfigError: an unknown or invalid setting in the recipe; names it.
     """
     recipe = recipe or {}
+    kinds = _kinds(flatten(recipe).get("model.network.name"))
     # Checked alone first, so that rules see only settings that are valid.
-    asked = flatten(validate(Plan, laid_over(_KINDS, recipe), where=where, lines=lines).to_dict())
+    asked = flatten(validate(Plan, laid_over(kinds, recipe), where=where, lines=lines).to_dict())
     given = {name: asked[name] for name in flatten(recipe) if name in asked}
     machine = hardware or detect_hardware(given.get("train.accelerator", "auto"))
     derived, reasons = _Rules(fingerprint, schema, train_images, machine, given).derive()
@@ -154,6 +147,7 @@ class _Rules:
 
     def derive(self) -> tuple[dict[str, Any], dict[str, str]]:
         rules: dict[str, Callable[[], tuple[Any, str]]] = {
+            "model.codec.name": self.codec,
             "model.preprocess.size": self.size,
             "model.codec.sigma_px": self.sigma,
             "model.codec.activation": self.activation,
@@ -169,10 +163,13 @@ class _Rules:
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
         derived = {name: rule() for name, rule in rules.items()}
         derived |= pace(self._chosen("train.epochs", self.epochs), self._steps(), shortest=self._shortest())
-        data = laid_over(_KINDS, {"model": {"codec": {"name": self._codec()}}})
+        data = _kinds(self._network())
         for name, (value, _) in derived.items():
             place(data, name, value)
         return data, {name: reason for name, (_, reason) in derived.items()}
+
+    def codec(self) -> tuple[str, str]:
+        return self._codec(), f"what the network '{self._network()}' is made for"
 
     def size(self) -> tuple[list[int], str]:
         budget = PIXELS_CPU if self.hardware.accelerator == "cpu" else PIXELS_GPU
@@ -259,12 +256,21 @@ class _Rules:
     def _shortest(self) -> int | None:
         return shortest_schedule(TrainConfig.model_validate({"phases": self.given.get("train.phases", ())}))
 
+    def _network(self) -> str:
+        return self.given.get("model.network.name", ModelConfig().network.name)
+
     def _codec(self) -> str:
-        return self.given.get("model.codec.name", _KINDS["model"]["codec"]["name"])
+        return self.given.get("model.codec.name", NETWORKS[self._network()][0].usual_codec)
 
     def _chosen(self, name: str, rule: Callable[[], tuple[Any, str]]) -> Any:
         """Return the recipe's setting, or else what the rule says."""
         return self.given[name] if name in self.given else rule()[0]
+
+
+def _kinds(network: object) -> dict[str, Any]:
+    """Return the parts that a recipe may change without saying which kind they are, given its network's name."""
+    name = network if isinstance(network, str) and network in NETWORKS else ModelConfig().network.name
+    return {"model": {"network": {"name": name}, "codec": {"name": NETWORKS[name][0].usual_codec}}}
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
