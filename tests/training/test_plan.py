@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 import tiny
+from bregma.codecs.coordinate import CoordinateCodecConfig
 from bregma.config import parse_yaml
 from bregma.data.fingerprint import Fingerprint, fingerprint
 from bregma.data.preprocess import reference_curve
@@ -16,6 +17,7 @@ from bregma.errors import ConfigError
 from bregma.hardware import Hardware
 from bregma.networks.unet import UNetConfig
 from bregma.schema import LandmarkSchema, load_schema
+from bregma.training.checks import check_plan
 from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.types import Case, Dataset, LandmarkSet
 
@@ -114,6 +116,19 @@ class TestLoss:
         plan = planned({"model": {"codec": {"name": "coordinate", "covariance": covariance}}})
         assert [term.name for term in plan.plan.loss] == [name]
         assert "model.codec.sigma_px" not in plan.reasons
+
+    def test_a_network_that_regresses_points_gets_the_codec_that_reads_them(self) -> None:
+        plan = planned({"model": {"network": {"name": "coordinate_net"}}})
+        assert plan.plan.model.codec == CoordinateCodecConfig()
+        assert "coordinate_net" in plan.reasons["model.codec.name"]
+        assert [term.name for term in plan.plan.loss] == ["wing"]
+        part = {"network": {"name": "coordinate_net"}, "codec": {"covariance": True}}
+        assert planned({"model": part}).plan.model.codec == CoordinateCodecConfig(covariance=True)
+
+    def test_another_codec_is_honoured_and_then_refused_by_the_network(self) -> None:
+        plan = planned({"model": {"network": {"name": "coordinate_net"}, "codec": {"name": "heatmap"}}}).plan
+        with pytest.raises(ConfigError, match=r"'coordinate_net' gives vectors only.*heatmap"):
+            check_plan(plan, tiny.SCHEMA, 4)
 
 
 class TestPresence:

@@ -39,6 +39,7 @@ _TRAINS = {
     "sigmoid": "learns every cell of a map as a probability of its own",
 }
 
+
 @dataclass(frozen=True)
 class Planned:
     """A plan with the reason of every setting that was derived rather than left at its default."""
@@ -77,9 +78,8 @@ def make_plan(
         ConfigError: an unknown or invalid setting in the recipe; names it.
     """
     recipe = recipe or {}
-    kinds = _kinds(flatten(recipe).get("model.network.name"))
     # Checked alone first, so that rules see only settings that are valid.
-    asked = flatten(validate(Plan, laid_over(kinds, recipe), where=where, lines=lines).to_dict())
+    asked = flatten(check_settings(recipe, where=where, lines=lines).to_dict())
     given = {name: asked[name] for name in flatten(recipe) if name in asked}
     machine = hardware or detect_hardware(given.get("train.accelerator", "auto"))
     derived, reasons = _Rules(fingerprint, schema, train_images, machine, given).derive()
@@ -108,6 +108,18 @@ def with_reference(planned: Planned, cases: Sequence[Case]) -> Planned:
     steps[lacking.index(True)]["reference"] = curve
     reason = f"{BY_RECIPE}; reference: the median foreground of {len(chosen)} training images"
     return Planned(Plan.model_validate(data), {**planned.reasons, "model.preprocess.steps": reason})
+
+
+def check_settings(
+    recipe: Mapping[str, Any], *, where: str = "recipe", lines: Mapping[Loc, int | str] | None = None
+) -> Plan:
+    """Return a recipe's settings over the defaults, without any data to plan from.
+
+    Raises:
+        ConfigError: an unknown or invalid setting; names it.
+    """
+    kinds = _kinds(flatten(recipe).get("model.network.name"))
+    return validate(Plan, laid_over(kinds, recipe), where=where, lines=lines)
 
 
 def pace(epochs: int, steps: int, *, shortest: int | None = None) -> dict[str, tuple[int, str]]:
