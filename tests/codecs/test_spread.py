@@ -11,7 +11,8 @@ from bregma.codecs import Labels, build_codec
 from bregma.codecs.coordinate import CoordinateCodecConfig
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.errors import ConfigError
-from bregma.losses import LOSSES, GaussianNLLConfig
+from bregma.losses import LOSSES, GaussianNLLConfig, check_terms
+from bregma.schema import load_schema
 
 SHAPE = (64, 100)
 FIRST_PX = 0.02 * 100
@@ -67,6 +68,13 @@ def test_a_covariance_that_nobody_asked_for_is_refused_with_the_setting_that_doe
     with pytest.raises(ConfigError, match="no covariance") as caught:
         build_codec(CoordinateCodecConfig(), 1, 1).cholesky({}, SHAPE)
     assert caught.value.fix == "set codec.covariance=true"
+
+
+def test_likelihood_is_refused_where_no_covariance_is_predicted():
+    schema = load_schema("fetal_head")
+    check_terms([GaussianNLLConfig()], codec_of(4, spread=True).outputs, "softmax", schema)
+    with pytest.raises(ConfigError, match="'cholesky' or 'spread'"):
+        check_terms([GaussianNLLConfig()], codec_of(4).outputs, "softmax", schema)
 
 
 def test_likelihood_finds_the_residual_of_every_axis():
