@@ -70,7 +70,7 @@ class MAHTConfig(EncoderConfig):
 
 
 class MAHTNet(Network):
-    """Encoder, transformer bridge, landmark queries and decoder."""
+    """A heatmap transformer whose landmarks attend to each other along the anatomy's graph."""
 
     parts: ClassVar = {
         "backbone": ("encoder",),
