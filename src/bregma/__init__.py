@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bregma.results import Evaluation
     from bregma.schema import LandmarkSchema, load_schema
     from bregma.types import Case, Dataset, LandmarkSet, Measurement, Prediction, Status
-    from bregma.workflows import compare, convert, demo, evaluate, inspect, measure, phantom, predict, train
+    from bregma.workflows import compare, convert, demo, evaluate, inspect, measure, phantom, predict, study, train
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ _HOMES = {
     "predict": "workflows",
     "read_dataset": "datasets",
     "read_image": "io",
+    "study": "workflows",
     "train": "workflows",
     "write_dataset": "datasets",
 }
@@ -80,6 +81,7 @@ __all__ = [
     "predict",
     "read_dataset",
     "read_image",
+    "study",
     "train",
     "write_dataset",
 ]

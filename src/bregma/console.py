@@ -124,11 +124,17 @@ class TrainingProgress:
         self.progress.stop()
 
     def started(self, epoch: int, epochs: int, steps_per_epoch: int) -> None:
-        """Show the bar, at the step where training starts or resumes."""
-        self.epochs = epochs
+        """Show the bar, at the step where training starts or resumes; that of a training before goes away."""
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+        self.epochs, self.best, self._last = epochs, None, (0.0, 0.0)
         total, completed = epochs * steps_per_epoch, epoch * steps_per_epoch
         self.task = self.progress.add_task("train", total=total, completed=completed)
         self.progress.start()
+
+    def say(self, message: str) -> None:
+        """Write a line above the bar."""
+        self.console.print(Text(message), soft_wrap=True)
 
     def stepped(self, loss: float) -> None:
         """Move the bar by one step."""

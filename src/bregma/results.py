@@ -203,3 +203,93 @@ class ComparisonTable:
             "rows": rows,
             "notes": list(self.notes),
         }
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """How one recipe of a study did, seeds pooled.
+
+    Attributes:
+        name: of the arm.
+        mre: mean radial error over points, with its interval over subjects.
+        median: median radial error.
+        seed_mres: the mean radial error of each seed.
+        tiers: share of images below each of the study's tiers.
+        difference: mean radial error minus that of the reference, paired by subject; None for the reference.
+        p_value: two-sided, corrected for the number of arms; None for the reference.
+    """
+
+    name: str
+    mre: Estimate
+    median: Estimate
+    seed_mres: tuple[float, ...]
+    tiers: tuple[Estimate, ...]
+    difference: Estimate | None
+    p_value: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "name": self.name,
+            "mre": self.mre.to_dict(),
+            "median": self.median.to_dict(),
+            "seed_mres": list(self.seed_mres),
+            "tiers": [tier.to_dict() for tier in self.tiers],
+            "difference": None if self.difference is None else self.difference.to_dict(),
+            "p_value": self.p_value,
+        }
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Mean radial errors by the values of something.
+
+    Attributes:
+        name: a tag, or ``landmark``.
+        rows: value to one figure an arm.
+    """
+
+    name: str
+    rows: Mapping[str, tuple[Estimate, ...]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"name": self.name, "rows": {k: [f.to_dict() for f in v] for k, v in self.rows.items()}}
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """Recipes compared on the same images.
+
+    Attributes:
+        title: of the study.
+        unit: of errors and tiers, e.g. ``px at 299``.
+        arms: one a recipe; the first one is the reference.
+        tiers: mean errors of an image below which it counts.
+        tags: errors by tag.
+        landmarks: errors by landmark, the hardest of the reference first.
+        comparison: every figure side by side.
+        notes: what a reader must know.
+    """
+
+    title: str
+    unit: str
+    arms: tuple[ArmResult, ...]
+    tiers: tuple[float, ...]
+    tags: tuple[Breakdown, ...]
+    landmarks: Breakdown
+    comparison: ComparisonTable
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "title": self.title,
+            "unit": self.unit,
+            "arms": [arm.to_dict() for arm in self.arms],
+            "tiers": list(self.tiers),
+            "tags": [tag.to_dict() for tag in self.tags],
+            "landmarks": self.landmarks.to_dict(),
+            "comparison": self.comparison.to_dict(),
+            "notes": list(self.notes),
+        }

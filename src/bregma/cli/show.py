@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from bregma.catalog import CatalogTable
     from bregma.results import ComparisonTable, Estimate, Evaluation
     from bregma.types import Measurement
-    from bregma.workflows import Inspection, PredictResult, TrainResult
+    from bregma.workflows import Inspection, PredictResult, RunRow, StudyResult, TrainResult
+    from bregma.workflows.runs import Pruned
 
 MOST_ROWS = 40
 """Longer tables are cut; the whole of them is in the files and in --json."""
@@ -124,6 +125,61 @@ def show_comparison(table: ComparisonTable, out: Path) -> None:
     for note in table.notes:
         say(f"note: {note}")
     show_facts({"report": out / "comparison.html"})
+
+
+def show_study(result: StudyResult) -> None:
+    """Write the arms of a study side by side."""
+    for name, why in result.failures.items():
+        say(f"failed: {name}: {why}")
+    if result.table is None:
+        say("fewer than two recipes could be trained, so there is nothing to compare")
+        return
+    rows = []
+    for arm in result.table.arms:
+        difference = "reference" if arm.difference is None else estimate_text(arm.difference) + _stars(arm.p_value)
+        tiers = [f"{tier.value:.0f} %" if tier.value is not None else "" for tier in arm.tiers]
+        rows.append((arm.name, estimate_text(arm.mre), difference, estimate_text(arm.median), *tiers))
+    columns = ("Recipe", f"MRE ({result.table.unit})", "Difference", "Median")
+    below = [f"< {tier:g}" for tier in result.table.tiers]
+    title = f"{result.table.title}; * p < 0.05 after Holm, signed-rank test over subjects"
+    show_table(title, (*columns, *below), rows)
+    for note in result.table.notes:
+        say(f"note: {note}")
+    show_facts({"report": result.report or "", "table": result.out / "comparison.csv"})
+
+
+def show_runs(rows: Sequence[RunRow]) -> None:
+    """Write the runs of a folder, one a row."""
+    cells = [
+        (
+            row.path,
+            row.title,
+            row.data,
+            row.state if row.state != "unfinished" else f"epoch {row.epoch} of {row.epochs}",
+            "" if row.figure is None else f"{estimate_text(row.figure)}, {row.metric}",
+            f"{row.minutes:.1f}",
+            f"{row.bytes / 2**20:.1f}",
+        )
+        for row in rows
+    ]
+    columns = ("Run", "Recipe", "Data", "State", "MRE [95 % interval]", "Minutes", "MiB")
+    show_table(f"{len(rows)} runs", columns, cells)
+
+
+def show_run(row: RunRow) -> None:
+    """Write what one run says of itself."""
+    facts = {name: value for name, value in row.to_dict().items() if value not in ("", None)}
+    if row.figure is not None:
+        facts["figure"] = estimate_text(row.figure)
+    show_facts(facts)
+
+
+def show_pruned(items: Sequence[Pruned], *, done: bool) -> None:
+    """Write what pruning removed, or would remove."""
+    rows = [(item.path, item.why, f"{item.bytes / 2**20:.1f}") for item in items]
+    show_table("Removed" if done else "Would be removed", ("Folder", "Why", "MiB"), rows)
+    total = sum(item.bytes for item in items) / 2**20
+    say(f"{total:.1f} MiB {'freed' if done else 'would be freed; --yes removes them'}")
 
 
 def estimate_text(figure: Estimate) -> str:

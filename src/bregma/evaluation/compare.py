@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from bregma.evaluation.figures import Figure, estimates, measurement_figures, po
 from bregma.evaluation.notes import FEW_SUBJECTS
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.stored import StoredRun, load_run, table_of
-from bregma.evaluation.tables import Mask, subject_index
+from bregma.evaluation.tables import Mask, PointTable, subject_index
 from bregma.geometry import Array
 from bregma.metrics import Statistic
 from bregma.results import ComparisonRow, ComparisonTable, Estimate
@@ -50,20 +50,33 @@ def compare_runs(
     for folder, run in zip(folders, runs):
         if run.schema.names != runs[0].schema.names:
             raise InputError("the landmarks are not those of the first run", where=folder, expected=str(runs[0].schema))
-    settings = settings or runs[0].settings
-    ids = _shared_cases(runs)
-    subjects = subject_index(runs[0].cases[case].subject for case in ids)
-    figures = [_figures(run, runs, ids, subjects, settings) for run in runs]
-    rows = _rows(figures, len(subjects), settings)
     titles = tuple(names) if names is not None else _titles(runs, folders)
+    return compare_stored(runs, titles, settings or runs[0].settings)
+
+
+def compare_stored(
+    runs: Sequence[StoredRun], titles: Sequence[str], settings: EvaluationSettings, *, repeats: int = 1
+) -> ComparisonTable:
+    """Compare evaluations of one anatomy that were read back, as :func:`compare_runs` does.
+
+    Args:
+        runs: the evaluations; the first one is the reference.
+        titles: their headings.
+        settings: thresholds and resampling.
+        repeats: how often each image occurs in every run (:func:`bregma.evaluation.stored.pooled`).
+    """
+    common = shared_cases(runs)
+    subjects = len(common.subjects)
+    figures = [figures_of(run, common, settings) for run in runs]
+    rows = _rows(figures, subjects, settings)
     return ComparisonTable(
         name=f"{', '.join(titles[1:])} against {titles[0]}",
-        runs=titles,
+        runs=tuple(titles),
         rows=rows,
-        cases=len(ids),
-        subjects=len(subjects),
+        cases=len(common.ids) // repeats,
+        subjects=subjects,
         test=f"paired bootstrap over subjects, {settings.draws} draws; Wilcoxon signed-rank test over subjects",
-        notes=tuple(_notes(runs, titles, ids, len(subjects), rows, settings)),
+        notes=tuple(_notes(runs, titles, common.ids, subjects, rows, settings)),
     )
 
 
@@ -98,7 +111,32 @@ def _titles(runs: Sequence[StoredRun], folders: Sequence[str | Path]) -> tuple[s
     return tuple(f"{name} ({Path(folder).name})" for name, folder in zip(names, folders))
 
 
-def _shared_cases(runs: Sequence[StoredRun]) -> list[str]:
+@dataclass(frozen=True)
+class SharedCases:
+    """What several runs have in common.
+
+    Attributes:
+        ids: the cases that all of them hold.
+        subjects: subject to index.
+        labelled: ``(C, N)`` points that all of them may be scored on.
+    """
+
+    ids: tuple[str, ...]
+    subjects: dict[str, int]
+    labelled: Mask
+
+    def only(self, ids: Container[str]) -> SharedCases:
+        """Return the part of these cases that is among ``ids``; subjects keep their index."""
+        kept = [index for index, case in enumerate(self.ids) if case in ids]
+        return SharedCases(tuple(self.ids[i] for i in kept), self.subjects, self.labelled[kept])
+
+
+def shared_cases(runs: Sequence[StoredRun]) -> SharedCases:
+    """Return the cases that all runs hold, and the points of them that are labelled in all.
+
+    Raises:
+        InputError: there is none, or a case has different subjects.
+    """
     ids = [case for case in runs[0].cases if all(case in run.cases and case in run.points for run in runs)]
     if not ids:
         raise InputError("the runs have no case in common", fix="evaluate all runs on the same cases")
@@ -106,27 +144,26 @@ def _shared_cases(runs: Sequence[StoredRun]) -> list[str]:
         found = sorted({run.cases[case].subject for run in runs})
         if len(found) > 1:
             raise InputError("the runs give a case different subjects", where=case, got=", ".join(found))
-    return ids
-
-
-def _shared_labels(runs: Sequence[StoredRun], ids: Sequence[str]) -> Mask:
     masks = [[run.points[case].status <= Status.OCCLUDED for case in ids] for run in runs]
-    return np.asarray(np.all(masks, axis=0))
+    subjects = subject_index(runs[0].cases[case].subject for case in ids)
+    return SharedCases(tuple(ids), subjects, np.asarray(np.all(masks, axis=0)))
 
 
-def _figures(
-    run: StoredRun,
-    runs: Sequence[StoredRun],
-    ids: Sequence[str],
-    subjects: dict[str, int],
-    settings: EvaluationSettings,
-) -> Figures:
-    table = table_of(run, ids, _shared_labels(runs, ids), subjects, settings)
-    wanted = set(ids)
+def shared_table(run: StoredRun, common: SharedCases, settings: EvaluationSettings) -> PointTable:
+    """Return the points of a run that are scored in all runs."""
+    return table_of(run, common.ids, common.labelled, common.subjects, settings)
+
+
+def figures_of(run: StoredRun, common: SharedCases, settings: EvaluationSettings) -> Figures:
+    """Return every figure of a run on the cases that all runs hold."""
+    table = shared_table(run, common, settings)
+    wanted = set(common.ids)
     rows = [
-        replace(row, subject=subjects[run.cases[row.case_id].subject]) for row in run.readings if row.case_id in wanted
+        replace(row, subject=common.subjects[run.cases[row.case_id].subject])
+        for row in run.readings
+        if row.case_id in wanted
     ]
-    return point_figures(table, settings) | measurement_figures(rows, len(subjects), run.schema)
+    return point_figures(table, settings) | measurement_figures(rows, len(common.subjects), run.schema)
 
 
 def _rows(figures: Sequence[Figures], subjects: int, settings: EvaluationSettings) -> tuple[ComparisonRow, ...]:
@@ -134,7 +171,7 @@ def _rows(figures: Sequence[Figures], subjects: int, settings: EvaluationSetting
     found = [estimates({name: of_run[name] for name in shared}, subjects, settings) for of_run in figures]
     differences = _differences(shared, figures, subjects, settings)
     tests = [(name, run) for name in shared for run in range(1, len(figures)) if figures[0][name].tested]
-    raw = [signed_rank_p(_paired(figures[run][name], figures[0][name], subjects)) for name, run in tests]
+    raw = [paired_p(figures[run][name], figures[0][name], subjects) for name, run in tests]
     p_values = dict(zip(tests, holm(raw)))
     return tuple(
         ComparisonRow(
@@ -153,7 +190,7 @@ def _differences(
     shared: Sequence[str], figures: Sequence[Figures], subjects: int, settings: EvaluationSettings
 ) -> dict[tuple[str, int], Estimate | None]:
     pairs = {
-        (name, run): replace(figures[run][name], statistic=_minus(figures[run][name], figures[0][name]), n=subjects)
+        (name, run): difference_of(figures[run][name], figures[0][name], subjects)
         for name in shared
         for run in range(1, len(figures))
     }
@@ -161,12 +198,18 @@ def _differences(
     return {key: None if figure.value is None else figure for key, figure in found.items()}
 
 
+def difference_of(figure: Figure, reference: Figure, subjects: int) -> Figure:
+    """Return how much larger a figure is than another, on the same resample of subjects."""
+    return replace(figure, statistic=_minus(figure, reference), n=subjects)
+
+
 def _minus(figure: Figure, reference: Figure) -> Statistic:
     return lambda weights: figure.statistic(weights) - reference.statistic(weights)
 
 
-def _paired(figure: Figure, reference: Figure, subjects: int) -> Array:
-    return metrics.per_subject(_minus(figure, reference), subjects)
+def paired_p(figure: Figure, reference: Figure, subjects: int) -> float | None:
+    """Return the p-value of Wilcoxon's signed-rank test on the subjects' own differences."""
+    return signed_rank_p(metrics.per_subject(_minus(figure, reference), subjects))
 
 
 def _notes(

@@ -72,12 +72,13 @@ class Space:
 def point_figures(table: PointTable, settings: EvaluationSettings) -> dict[str, Figure]:
     """Return every figure over points and images, in the order in which to show them."""
     figures: dict[str, Figure] = {}
-    for space in _spaces(table, settings):
+    for space in spaces_of(table, settings):
         figures |= _error_figures(table, space) | _detection_figures(table, space)
     return figures | _shape_figures(table) | _presence_figures(table, settings)
 
 
-def _spaces(table: PointTable, settings: EvaluationSettings) -> list[Space]:
+def spaces_of(table: PointTable, settings: EvaluationSettings) -> list[Space]:
+    """Return the units in which the errors of a table are scored; the one to compare by comes first."""
     spaces = []
     if table.errors_mm is not None:
         spaces.append(Space("mm", "mm", table.errors_mm, settings.sdr_mm, None, main=True))

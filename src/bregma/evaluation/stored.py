@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,23 @@ def load_run(folder: str | Path) -> StoredRun:
         cases={case.id: case for case in load_cases(root)},
         points=_load_points(root / "points.csv", schema),
         readings=tuple(_load_readings(root / "measurements.csv")),
+    )
+
+
+def pooled(runs: Sequence[StoredRun], name: str) -> StoredRun:
+    """Take evaluations of one recipe under several seeds as one, in which every image occurs once a seed.
+
+    Means are those over seeds, and resampling by subject keeps the repeats of an image together, so that seeds never
+    pass for subjects.
+    """
+    own = [(f" (seed {number})" if len(runs) > 1 else "", run) for number, run in enumerate(runs, start=1)]
+    return StoredRun(
+        name=name,
+        schema=runs[0].schema,
+        settings=runs[0].settings,
+        cases={case + end: replace(row, id=case + end) for end, run in own for case, row in run.cases.items()},
+        points={case + end: points for end, run in own for case, points in run.points.items()},
+        readings=tuple(replace(row, case_id=row.case_id + end) for end, run in own for row in run.readings),
     )
 
 

@@ -12,21 +12,29 @@ if TYPE_CHECKING:
     from bregma.workflows.evaluation import compare, evaluate
     from bregma.workflows.loading import DataOptions
     from bregma.workflows.prediction import PredictResult, measure, predict
+    from bregma.workflows.runs import RunRow, list_runs, prune_runs, show_run
+    from bregma.workflows.studies import StudyResult, study
     from bregma.workflows.training import TrainResult, train
 
 _HOMES = {
     "DataOptions": "loading",
     "Inspection": "data",
     "PredictResult": "prediction",
+    "RunRow": "runs",
+    "StudyResult": "studies",
     "TrainResult": "training",
     "compare": "evaluation",
     "convert": "data",
     "demo": "demonstration",
     "evaluate": "evaluation",
     "inspect": "data",
+    "list_runs": "runs",
     "measure": "prediction",
     "phantom": "data",
     "predict": "prediction",
+    "prune_runs": "runs",
+    "show_run": "runs",
+    "study": "studies",
     "train": "training",
 }
 
@@ -34,15 +42,21 @@ __all__ = [
     "DataOptions",
     "Inspection",
     "PredictResult",
+    "RunRow",
+    "StudyResult",
     "TrainResult",
     "compare",
     "convert",
     "demo",
     "evaluate",
     "inspect",
+    "list_runs",
     "measure",
     "phantom",
     "predict",
+    "prune_runs",
+    "show_run",
+    "study",
     "train",
 ]
 

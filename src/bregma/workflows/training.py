@@ -99,9 +99,22 @@ def train(
         ConfigError, LabelError, SplitError: the recipe, the labels or the split are not valid.
         SystemExit: training is over, in a process that was started for a further device (``train.devices``).
     """
-    folder = RunFolder(Path(out))
     dataset = load_data(data, options)
     loaded = load_recipe(recipe, [*overrides, *([] if minutes is None else [f"minutes={minutes}"])])
+    return train_loaded(dataset, Path(out), loaded, resume=resume, observer=observer, track=track)
+
+
+def train_loaded(
+    dataset: Dataset,
+    out: Path,
+    loaded: LoadedRecipe,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    track: Track = untracked,
+) -> TrainResult:
+    """Do what :func:`train` does, with data and recipe in hand."""
+    folder = RunFolder(out)
     if is_helper():
         _help(folder, dataset, resume)
     if resume and folder.exists():
@@ -171,12 +184,12 @@ def _continue(folder: RunFolder, dataset: Dataset, asked: Recipe) -> _Run:
             expected=schema.name,
             got=dataset.schema.name,
         )
-    _check_same_recipe(folder, recipe, asked)
+    check_same_recipe(folder, recipe, asked)
     check_same_data(folder, dataset, split)
     return _Run(recipe, folder.read_plan(), split, _labelled_parts(dataset, split))
 
 
-def _check_same_recipe(folder: RunFolder, stored: Recipe, asked: Recipe) -> None:
+def check_same_recipe(folder: RunFolder, stored: Recipe, asked: Recipe) -> None:
     """Refuse settings that a resumed run would not honour; to give none is to keep the run's own."""
     old, new = (flatten(r.model_dump(mode="json", exclude_unset=True)) for r in (stored, asked))
     differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))

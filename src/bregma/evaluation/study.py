@@ -1,0 +1,203 @@
+"""Arms of a study side by side: figures over subjects with seeds pooled, paired tests, tiers, tags and landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bregma import metrics
+from bregma.evaluation.compare import (
+    SharedCases,
+    compare_stored,
+    difference_of,
+    holm,
+    paired_p,
+    shared_cases,
+    shared_table,
+)
+from bregma.evaluation.figures import Figure, Space, estimates, spaces_of
+from bregma.evaluation.notes import FEW_SUBJECTS
+from bregma.evaluation.settings import EvaluationSettings
+from bregma.evaluation.stored import StoredRun, pooled
+from bregma.evaluation.tables import PointTable
+from bregma.results import ArmResult, Breakdown, ComparisonTable, Estimate, StudyTable
+
+_MOST_VALUES = 12
+"""A tag with more different values is no group but a measurement, or an identifier."""
+
+
+@dataclass(frozen=True)
+class _Arm:
+    run: StoredRun
+    table: PointTable
+    space: Space
+    mre: Figure
+
+
+def compare_arms(
+    arms: Mapping[str, Sequence[StoredRun]],
+    *,
+    title: str,
+    settings: EvaluationSettings,
+    tiers: Sequence[float],
+    tags: Sequence[str] = (),
+) -> StudyTable:
+    """Compare the evaluations of several recipes, each under one or several seeds.
+
+    An arm's figures take every image once a seed. Intervals are over subjects; the seeds' spread is given beside them.
+    P-values are of Wilcoxon's signed-rank test on the subjects' mean errors, two-sided, against the first arm,
+    corrected after Holm (1979) for the number of arms.
+
+    Args:
+        arms: name to its evaluations, one a seed, all on the same images; the first arm is the reference.
+        title: of the study.
+        settings: thresholds and resampling for all arms.
+        tiers: mean errors of an image below which it counts for a tier, in the study's pixels.
+        tags: by whose values to break errors down; those that are groups when empty.
+
+    Raises:
+        InputError: the arms have no case in common.
+    """
+    names = list(arms)
+    runs = [pooled(of_arm, name) for name, of_arm in arms.items()]
+    seeds = len(arms[names[0]])
+    common = shared_cases(runs)
+    subjects = len(common.subjects)
+    table = compare_stored(runs, names, settings, repeats=seeds)
+    prepared = [_prepare(run, common, settings) for run in runs]
+    return StudyTable(
+        title=title,
+        unit=_unit(prepared[0].space, settings),
+        arms=_arm_results(arms, prepared, common, settings, tiers),
+        tiers=tuple(tiers),
+        tags=_by_tag(prepared, common, settings, tags),
+        landmarks=_by_landmark(prepared, subjects, settings),
+        comparison=table,
+        notes=_notes(table, subjects, seeds),
+    )
+
+
+def _prepare(run: StoredRun, common: SharedCases, settings: EvaluationSettings) -> _Arm:
+    table = shared_table(run, common, settings)
+    spaces = spaces_of(table, settings)
+    space = spaces[-1] if settings.at_size is not None else spaces[0]
+    return _Arm(run, table, space, _mean(table, space))
+
+
+def _mean(table: PointTable, space: Space) -> Figure:
+    points = np.repeat(table.subject, space.errors.shape[1])
+    n = int(np.isfinite(space.errors).sum())
+    return Figure(metrics.mean_statistic(space.errors, points, table.subjects), n, space.unit)
+
+
+def _unit(space: Space, settings: EvaluationSettings) -> str:
+    return f"px at {settings.at_size}" if settings.at_size is not None else space.unit
+
+
+def _arm_results(
+    arms: Mapping[str, Sequence[StoredRun]],
+    prepared: Sequence[_Arm],
+    common: SharedCases,
+    settings: EvaluationSettings,
+    tiers: Sequence[float],
+) -> tuple[ArmResult, ...]:
+    subjects, reference = len(common.subjects), prepared[0].mre
+    raw = [paired_p(arm.mre, reference, subjects) for arm in prepared[1:]]
+    p_values = (None, *holm(raw))
+    results = []
+    for (name, runs), arm, p in zip(arms.items(), prepared, p_values, strict=True):
+        figures: dict[object, Figure] = {"mre": arm.mre, "median": _median(arm)}
+        figures |= {("tier", tier): _tier(arm, tier) for tier in tiers}
+        if arm is not prepared[0]:
+            figures["difference"] = difference_of(arm.mre, reference, subjects)
+        found = estimates(figures, subjects, settings)
+        each = [_seed_mre(run, settings) for run in runs]
+        results.append(
+            ArmResult(
+                name=name,
+                mre=found["mre"],
+                median=found["median"],
+                seed_mres=tuple(each),
+                tiers=tuple(found["tier", tier] for tier in tiers),
+                difference=found.get("difference"),
+                p_value=p,
+            )
+        )
+    return tuple(results)
+
+
+def _median(arm: _Arm) -> Figure:
+    points = np.repeat(arm.table.subject, arm.space.errors.shape[1])
+    statistic = metrics.quantile_statistic(arm.space.errors, points, arm.table.subjects, 0.5)
+    return Figure(statistic, arm.mre.n, arm.space.unit)
+
+
+def _tier(arm: _Arm, limit: float) -> Figure:
+    means = metrics.image_errors(arm.space.errors)
+    below = np.where(np.isfinite(means), np.where(means < limit, 100.0, 0.0), np.nan)
+    statistic = metrics.mean_statistic(below, arm.table.subject, arm.table.subjects)
+    return Figure(statistic, int(np.isfinite(below).sum()), "%", lower_is_better=False)
+
+
+def _seed_mre(run: StoredRun, settings: EvaluationSettings) -> float:
+    common = shared_cases([run])
+    value = metrics.figure_of(_prepare(run, common, settings).mre.statistic, len(common.subjects))
+    return float("nan") if value is None else value
+
+
+def _by_tag(
+    prepared: Sequence[_Arm], common: SharedCases, settings: EvaluationSettings, tags: Sequence[str]
+) -> tuple[Breakdown, ...]:
+    cases = prepared[0].run.cases
+    found = []
+    for tag in tags or _groups(prepared[0].run):
+        values = sorted({cases[case].tags[tag] for case in common.ids if cases[case].tags.get(tag)})
+        rows = {}
+        for value in values:
+            part = common.only({case for case in common.ids if cases[case].tags.get(tag) == value})
+            rows[value] = tuple(_part_mre(arm.run, part, settings) for arm in prepared)
+        if rows:
+            found.append(Breakdown(tag, rows))
+    return tuple(found)
+
+
+def _part_mre(run: StoredRun, part: SharedCases, settings: EvaluationSettings) -> Estimate:
+    arm = _prepare(run, part, settings)
+    return estimates({"mre": arm.mre}, len(part.subjects), settings)["mre"]
+
+
+def _groups(run: StoredRun) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for row in run.cases.values():
+        for tag, value in row.tags.items():
+            values.setdefault(tag, set()).add(value)
+    return [tag for tag, found in values.items() if 2 <= len(found - {""}) <= _MOST_VALUES]
+
+
+def _by_landmark(prepared: Sequence[_Arm], subjects: int, settings: EvaluationSettings) -> Breakdown:
+    """Return each landmark's mean error in every arm, the hardest of the reference first."""
+    schema = prepared[0].run.schema
+    figures = {
+        (name, number): Figure(
+            metrics.mean_statistic(arm.space.errors[:, index], arm.table.subject, subjects),
+            int(np.isfinite(arm.space.errors[:, index]).sum()),
+            arm.space.unit,
+        )
+        for index, name in enumerate(schema.names)
+        for number, arm in enumerate(prepared)
+    }
+    found = estimates(figures, subjects, settings)
+    rows = {name: tuple(found[name, number] for number in range(len(prepared))) for name in schema.names}
+    return Breakdown("landmark", dict(sorted(rows.items(), key=lambda row: -(row[1][0].value or 0.0))))
+
+
+def _notes(table: ComparisonTable, subjects: int, seeds: int) -> tuple[str, ...]:
+    notes = []
+    if subjects < FEW_SUBJECTS:
+        notes.append(f"Only {subjects} subjects: intervals may be too narrow, and tests have little power.")
+    if seeds == 1:
+        notes.append("One seed an arm: how much of a difference is the chance of one training is not known.")
+    notes += [note for note in table.notes if "were not scored" in note or "labels of" in note]
+    return tuple(notes)

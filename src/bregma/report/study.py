@@ -1,0 +1,166 @@
+"""A study as one HTML page, a table to paste and the arms' learning curves together."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bregma.files import write_text
+from bregma.report import figures, words
+from bregma.report.page import svg, write_page
+from bregma.report.sections import comparison_rows
+from bregma.results import ArmResult, Breakdown, StudyTable
+from bregma.schema import LandmarkSchema
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One training of a study.
+
+    Attributes:
+        arm: its arm.
+        seed: of the training.
+        folder: of the run.
+        parameters: of the network.
+        minutes: time in training steps.
+        trained_per_s: images a second in training.
+        predicted_per_s: images a second in prediction, one view each.
+        history: one row a validation.
+    """
+
+    arm: str
+    seed: int
+    folder: str
+    parameters: int
+    minutes: float
+    trained_per_s: float
+    predicted_per_s: float
+    history: tuple[Mapping[str, float], ...]
+
+    def best_epoch(self, metric: str) -> int | None:
+        """Return the epoch at which a metric was least, or None where it was not logged."""
+        rows = [row for row in self.history if metric in row]
+        return int(min(rows, key=lambda row: row[metric])["epoch"]) if rows else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, without the history, which lies in the run's folder."""
+        data = {name: value for name, value in asdict(self).items() if name != "history"}
+        return {**data, "best_loss_epoch": self.best_epoch("val_loss"), "best_mre_epoch": self.best_epoch("val_mre_px")}
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """What a row of the study's main table says."""
+
+    result: ArmResult
+    seeds: str
+    parameters: str
+    minutes: str
+    trained_per_s: str
+    predicted_per_s: str
+    best_epochs: str
+
+
+def write_study(
+    root: Path, table: StudyTable, runs: Sequence[StudyRun], *, schema: LandmarkSchema | None = None
+) -> Path:
+    """Write ``study.html``, ``comparison.csv`` and ``curves.svg`` into a study's folder; return the page's path.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    rows = [_row(arm, [run for run in runs if run.arm == arm.name]) for arm in table.arms]
+    curves = figures.arms_together({arm.name: _histories(runs, arm.name) for arm in table.arms})
+    write_text(root / "curves.svg", curves.decode())
+    _write_csv(root / "comparison.csv", table, rows)
+    return write_page(
+        root / "study.html",
+        "study.html.j2",
+        title=table.title,
+        lead=f"{words.plural(len(table.arms), 'recipe')}, {words.plural(len(runs), 'training')}, compared on "
+        f"{words.plural(table.comparison.cases, 'image')} of {words.plural(table.comparison.subjects, 'subject')}.",
+        notes=table.notes,
+        unit=table.unit,
+        tiers=[f"{tier:g}" for tier in table.tiers],
+        reference=table.arms[0].name,
+        rows=rows,
+        curves=[svg(curves, "Validation error of every arm, by images seen and by minutes")],
+        breakdowns=[*table.tags, _in_words(table.landmarks, schema)],
+        arms=[arm.name for arm in table.arms],
+        ranks=_ranks(table.landmarks, len(table.arms)),
+        comparison=comparison_rows(table.comparison, schema),
+        test=table.comparison.test,
+        runs=runs,
+    )
+
+
+def _row(arm: ArmResult, runs: Sequence[StudyRun]) -> ArmRow:
+    spread = ", ".join(f"{value:.2f}" for value in arm.seed_mres)
+    epochs = [(run.best_epoch("val_loss"), run.best_epoch("val_mre_px")) for run in runs]
+    said = [f"{_or_none(loss)} / {_or_none(mre)}" for loss, mre in epochs]
+    return ArmRow(
+        result=arm,
+        seeds=spread if len(arm.seed_mres) > 1 else "",
+        parameters=f"{runs[0].parameters / 1e6:.2f} M" if runs else words.NOTHING,
+        minutes=_mean([run.minutes for run in runs], 1),
+        trained_per_s=_mean([run.trained_per_s for run in runs], 1),
+        predicted_per_s=_mean([run.predicted_per_s for run in runs], 1),
+        best_epochs=", ".join(said),
+    )
+
+
+def _or_none(value: int | None) -> str:
+    return words.NOTHING if value is None else str(value)
+
+
+def _mean(values: Sequence[float], places: int) -> str:
+    return f"{statistics.fmean(values):.{places}f}" if values else words.NOTHING
+
+
+def _histories(runs: Sequence[StudyRun], arm: str) -> list[tuple[Mapping[str, float], ...]]:
+    return [run.history for run in runs if run.arm == arm]
+
+
+def _in_words(landmarks: Breakdown, schema: LandmarkSchema | None) -> Breakdown:
+    if schema is None:
+        return landmarks
+    labels = dict(zip(schema.names, words.short_labels(schema), strict=True))
+    return Breakdown("landmark", {labels.get(name, name): row for name, row in landmarks.rows.items()})
+
+
+def _ranks(landmarks: Breakdown, arms: int) -> list[str]:
+    """Return, for each arm, its mean rank over landmarks and on how many of them it is best."""
+    places: list[list[int]] = [[] for _ in range(arms)]
+    for row in landmarks.rows.values():
+        values = [figure.value for figure in row]
+        if any(value is None for value in values):
+            continue
+        order = sorted(range(arms), key=lambda arm: values[arm] or 0.0)
+        for place, arm in enumerate(order, start=1):
+            places[arm].append(place)
+    return [
+        f"{statistics.fmean(of_arm):.1f}, best on {of_arm.count(1)}" if of_arm else words.NOTHING for of_arm in places
+    ]
+
+
+def _write_csv(path: Path, table: StudyTable, rows: Sequence[ArmRow]) -> None:
+    columns = ["arm", "unit", "mre", "low", "high", "seed_mres", "difference", "difference_low", "difference_high", "p"]
+    columns += ["median", *(f"below_{tier:g}" for tier in table.tiers)]
+    columns += ["parameters", "minutes", "trained_per_s", "predicted_per_s", "best_loss_and_mre_epoch"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        arm, difference = row.result, row.result.difference
+        values: list[Any] = [arm.name, table.unit, arm.mre.value, arm.mre.low, arm.mre.high]
+        values += [" ".join(map(str, arm.seed_mres))]
+        values += ["", "", ""] if difference is None else [difference.value, difference.low, difference.high]
+        values += ["" if arm.p_value is None else arm.p_value, arm.median.value, *(tier.value for tier in arm.tiers)]
+        values += [row.parameters, row.minutes, row.trained_per_s, row.predicted_per_s, row.best_epochs]
+        writer.writerow(values)
+    write_text(path, out.getvalue())

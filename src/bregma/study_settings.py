@@ -1,0 +1,111 @@
+"""Studies: recipes compared over one dataset and one split, several seeds each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from bregma.config import Config, read_yaml, validate, with_overrides
+from bregma.evaluation.settings import EvaluationSettings
+from bregma.recipe import SplitConfig, load_recipe, shipped, shipped_or_own
+from bregma.training.plan import check_settings
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Arm(Config):
+    """One recipe of a study."""
+
+    recipe: str | None = None
+    """A built-in name, or a YAML file beside the study; None trains by the plan alone."""
+    name: str = ""
+    """Heading and folder; by default the recipe's name, or ``default``."""
+    set: tuple[str, ...] = ()
+    """Single settings, ``a.b=value``, over the recipe's."""
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder."""
+        return re.sub(r"[^\w.-]+", "-", self.name)
+
+
+class Study(Config):
+    """What to train and how to compare it."""
+
+    title: str = ""
+    source: str = ""
+    """Whose comparison this repeats."""
+    arms: tuple[Arm, ...] = Field(min_length=2)
+    """The recipes; the first one is the reference."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Each arm is trained once a seed (``train.seed``); the split stays the same."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Wall-clock budget of each training, over the recipes' own; None leaves it to them."""
+    split: SplitConfig = SplitConfig()
+    """The one split of the study, over the recipes' own."""
+    evaluate: EvaluationSettings = EvaluationSettings()
+    """How every arm is scored, over the recipes' own."""
+    set: tuple[str, ...] = ()
+    """Single settings, ``a.b=value``, over those of every arm."""
+    tiers: tuple[Positive, ...] = (2.0, 5.0, 10.0)
+    """Quality tiers: the share of images whose mean error is below each of these, in the study's pixels
+    (``evaluate.at_size``, or those of the image)."""
+    tags: tuple[str, ...] = ()
+    """Tags of the data by whose values errors are broken down; empty takes those with 2 to 12 different words."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_arms(cls, data: object) -> object:
+        if not isinstance(data, dict) or not isinstance(data.get("arms"), list):
+            return data
+        arms = [{"recipe": arm} if isinstance(arm, str) else arm for arm in data["arms"]]
+        named = [
+            {**arm, "name": arm.get("name") or _stem(arm.get("recipe"))} if isinstance(arm, dict) else arm
+            for arm in arms
+        ]
+        return {**data, "arms": named}
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        folders = [arm.folder for arm in self.arms]
+        if len(set(folders)) < len(folders):
+            raise ValueError(f"every arm needs a name of its own, got {', '.join(folders)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("every seed may be named once")
+        return self
+
+
+def builtin_studies() -> tuple[str, ...]:
+    """Names of the studies shipped with Bregma."""
+    return tuple(shipped("studies"))
+
+
+def load_study(source: str | Path, overrides: Iterable[str] = ()) -> Study:
+    """Load a study by built-in name or YAML file, apply ``a.b=value`` overrides and check every arm's recipe.
+
+    Raises:
+        ConfigError: unknown name or setting, or a broken file, of the study or of a recipe; names the line.
+    """
+    path = shipped_or_own(source, "studies")
+    data, lines = read_yaml(path)
+    study = validate(Study, with_overrides(data or {}, overrides), where=str(path), lines=lines)
+    arms = tuple(arm.model_copy(update={"recipe": _beside(path, arm.recipe)}) for arm in study.arms)
+    for arm in arms:
+        loaded = load_recipe(arm.recipe, (*study.set, *arm.set))
+        check_settings(loaded.recipe.plan_part(), where=loaded.where, lines=loaded.lines)
+    return study.model_copy(update={"arms": arms})
+
+
+def _beside(study: Path, recipe: str | None) -> str | None:
+    """Return a recipe as it can be loaded from anywhere: a file's path is given from the study's own folder."""
+    if recipe is None or Path(recipe).suffix not in {".yaml", ".yml"}:
+        return recipe
+    return str(study.parent / recipe)
+
+
+def _stem(recipe: object) -> str:
+    return Path(recipe).with_suffix("").as_posix() if isinstance(recipe, str) else "default"

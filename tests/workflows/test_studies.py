@@ -1,0 +1,202 @@
+"""Studies: several recipes trained and compared, resumed, and failing one by one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tiny
+from bregma.errors import ConfigError
+from bregma.study_settings import builtin_studies, load_study
+from bregma.workflows import list_runs, prune_runs, show_run, study
+
+SET = [item for item in tiny.OVERRIDES if not item.startswith("split")]
+
+
+def write(path: Path, **changes: Any) -> Path:
+    """Write a study of two arms, of which the second one hardly learns."""
+    text = {
+        "title": "Two rates",
+        "arms": [{"name": "usual"}, {"name": "idle", "set": ["train.optimizer.lr=1e-9"]}],
+        "seeds": [0, 1],
+        "split": {"method": "given"},
+        "set": [*SET, "train.epochs=6"],
+        "evaluate": {"draws": 200},
+        "tiers": [5, 20],
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(text))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("study")
+    said: list[str] = []
+    found = study(write(root / "s.yaml"), tiny.dataset(train=8, val=2, test=6), root / "out", announce=said.append)
+    return found, said, root
+
+
+class TestStudy:
+    def test_every_arm_is_trained_under_every_seed(self, done: Any) -> None:
+        found, said, root = done
+        folders = sorted(path.parent.relative_to(root / "out").as_posix() for path in root.rglob("plan.json"))
+        assert folders == [f"runs/{arm}/seed-{seed}" for arm in ("idle", "usual") for seed in (0, 1)]
+        assert said == [
+            f"{n} of 4: {arm}, seed {seed}"
+            for n, (arm, seed) in enumerate([("usual", 0), ("usual", 1), ("idle", 0), ("idle", 1)], start=1)
+        ]
+        assert not found.failures
+
+    def test_all_share_one_split(self, done: Any) -> None:
+        splits = {path.read_text() for path in done[2].rglob("split.json")}
+        assert len(splits) == 1
+
+    def test_the_arms_figures_are_means_over_seeds(self, done: Any) -> None:
+        found, _, root = done
+        for arm in found.table.arms:
+            own = [
+                json.loads(
+                    (root / "out" / "runs" / arm.name / f"seed-{seed}" / "evaluation/test/metrics.json").read_text()
+                )
+                for seed in (0, 1)
+            ]
+            each = [figures["mre_mm"]["value"] for figures in own]
+            assert arm.seed_mres == pytest.approx(each)
+            assert arm.mre.value == pytest.approx(sum(each) / 2)
+            assert arm.mre.n == 2 * 6 * 2
+        assert found.table.unit == "mm"
+
+    def test_differences_are_paired_and_only_the_reference_has_none(self, done: Any) -> None:
+        usual, idle = done[0].table.arms
+        assert usual.difference is None
+        assert usual.p_value is None
+        assert idle.difference.value == pytest.approx(idle.mre.value - usual.mre.value)
+        # Six subjects, two-sided: the smallest p-value of a signed-rank test is 2 / 2**6.
+        assert 2 / 2**6 <= idle.p_value <= 1
+
+    def test_tags_landmarks_and_tiers(self, done: Any) -> None:
+        table = done[0].table
+        assert [tag.name for tag in table.tags] == ["parity"]
+        assert set(table.tags[0].rows) == {"0", "1"}
+        parts = [row[0] for row in table.tags[0].rows.values()]
+        whole = sum(figure.value * figure.n for figure in parts) / sum(figure.n for figure in parts)
+        assert whole == pytest.approx(table.arms[0].mre.value)
+        hardest = [row[0].value for row in table.landmarks.rows.values()]
+        assert hardest == sorted(hardest, reverse=True)
+        assert all(0 <= tier.value <= 100 for arm in table.arms for tier in arm.tiers)
+        assert all(arm.tiers[0].value <= arm.tiers[1].value for arm in table.arms)
+
+    def test_files_to_look_at_and_to_paste(self, done: Any) -> None:
+        out = done[0].out
+        page = done[0].report.read_text()
+        assert "Two rates" in page
+        assert "usual (reference)" in page
+        assert "Holm" in page
+        with (out / "comparison.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["arm"] for row in rows] == ["usual", "idle"]
+        assert float(rows[1]["mre"]) == pytest.approx(done[0].table.arms[1].mre.value)
+        stored = json.loads((out / "study.json").read_text())
+        assert {run["parameters"] for run in stored["runs"]}
+        assert all(run["minutes"] > 0 for run in stored["runs"])
+        assert (out / "curves.svg").read_text().startswith("<?xml")
+
+    def test_done_runs_are_kept(self, done: Any) -> None:
+        _, _, root = done
+        before = {path: path.stat().st_mtime_ns for path in root.rglob("bundle.json")}
+        again = study(root / "s.yaml", tiny.dataset(train=8, val=2, test=6), root / "out")
+        assert {path: path.stat().st_mtime_ns for path in root.rglob("bundle.json")} == before
+        assert again.table.to_dict() == done[0].table.to_dict()
+
+    def test_another_setting_under_the_same_name_is_not_mixed_in(self, done: Any) -> None:
+        _, _, root = done
+        other = write(root / "other.yaml", set=[*SET, "train.epochs=7"])
+        found = study(other, tiny.dataset(train=8, val=2, test=6), root / "out")
+        assert found.table is None
+        assert all("train.epochs=7 instead of 6" in why for why in found.failures.values())
+
+    def test_one_arm_that_fails_does_not_stop_the_others(self, tmp_path: Path) -> None:
+        arms = [{"name": "a"}, {"name": "b"}, {"name": "wrong", "set": ["predict.shape_weight=0.5"]}]
+        source = write(tmp_path / "s.yaml", arms=arms, seeds=[0], set=[*SET, "train.epochs=1"])
+        found = study(source, tiny.dataset(), tmp_path / "out")
+        assert [arm.name for arm in found.table.arms] == ["a", "b"]
+        assert list(found.failures) == ["wrong, seed 0"]
+        assert any("wrong, seed 0 could not be trained" in note for note in found.table.notes)
+
+
+class TestSettings:
+    def test_names_and_folders(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.yaml").write_text("train: {epochs: 2}\n")
+        (tmp_path / "s.yaml").write_text("arms: [mine.yaml, hand, {recipe: hand, name: 'hand, 2nd'}, {}]\n")
+        arms = load_study(tmp_path / "s.yaml").arms
+        assert [arm.name for arm in arms] == ["mine", "hand", "hand, 2nd", "default"]
+        assert arms[2].folder == "hand-2nd"
+        assert arms[0].recipe == str(tmp_path / "mine.yaml")
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("arms: [hand]\n", ["line 1", "arms", "at least 2"]),
+            ("arms: [hand, hand]\n", ["a name of its own"]),
+            ("arms: [hand, nothing]\n", ["no built-in recipe 'nothing'"]),
+            ("arms: [hand, {recipe: hand, name: b, set: [train.epoch=3]}]\n", ["'train.epoch'", "--set"]),
+            ("arms: [hand, chest]\nseeds: [1, 1]\n", ["every seed"]),
+            ("arms: [hand, chest]\nminuets: 3\n", ["line 2", "unknown setting 'minuets'"]),
+        ],
+    )
+    def test_a_wrong_study_is_refused_before_any_training(self, tmp_path: Path, text: str, words: list[str]) -> None:
+        (tmp_path / "s.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_study(tmp_path / "s.yaml")
+        assert all(word in str(caught.value) for word in words)
+
+    @pytest.mark.parametrize("name", builtin_studies())
+    def test_shipped_studies_are_valid(self, name: str) -> None:
+        assert load_study(name).title
+
+
+class TestRuns:
+    def test_are_listed_best_first(self, done: Any) -> None:
+        rows = list_runs(done[0].out)
+        assert len(rows) == 4
+        assert {row.state for row in rows} == {"finished"}
+        assert [row.figure.value for row in rows] == sorted(row.figure.value for row in rows)
+        assert rows[0].metric == "mre_mm (test)"
+        assert rows[0].epochs == 6
+        assert rows[0].data == "spots"
+
+    def test_pruning_tells_first_and_keeps_what_is_needed(self, done: Any, tmp_path: Path) -> None:
+        folder = tmp_path / "copy"
+        shutil.copytree(done[0].out, folder)
+        told = prune_runs(folder)
+        assert len(told) == len([*folder.rglob("checkpoint"), *folder.rglob("tensorboard")]) > 0
+        assert prune_runs(folder, dry=False) == told
+        assert prune_runs(folder) == ()
+        assert not list(folder.rglob("checkpoint"))
+        assert len(list(folder.rglob("bundle.json"))) == len(list(folder.rglob("report.html"))) == 4
+
+    def test_unfinished_runs_go_only_on_request(self, done: Any, tmp_path: Path) -> None:
+        folder = tmp_path / "runs" / "stopped"
+        shutil.copytree(done[0].out / "runs" / "idle" / "seed-0", folder)
+        shutil.rmtree(folder / "evaluation")
+        assert show_run(folder).state == "unfinished"
+        assert prune_runs(tmp_path / "runs") == ()
+        assert prune_runs(tmp_path / "runs", unfinished=True, older_than_days=1) == ()
+        assert [item.path for item in prune_runs(tmp_path / "runs", unfinished=True, dry=False)] == [str(folder)]
+        assert not folder.exists()
+
+    def test_a_broken_run_is_shown_as_such(self, done: Any, tmp_path: Path) -> None:
+        folder = tmp_path / "broken"
+        shutil.copytree(done[0].out / "runs" / "idle" / "seed-0", folder)
+        (folder / "plan.json").write_text("{}")
+        row = show_run(folder)
+        assert row.state == "broken"
+        assert "plan" in row.problem
+        assert prune_runs(tmp_path, unfinished=True) == ()
