@@ -21,7 +21,7 @@ from bregma.types import ArrayImage, Case
 SHAPE = (64, 96)
 STRIDES = (1, 2, 4)
 SIGMAS_PX = (1.5, 2.0, 3.0, 4.0)
-ACTIVATIONS = ("softmax", "linear")
+ACTIVATIONS = ("softmax", "linear", "sigmoid")
 REFINING = ("dark", "local_soft_argmax", "soft_argmax")
 TOLERANCE_PX = 0.05
 
@@ -33,11 +33,18 @@ def labels_of(points, shape=SHAPE, placed=None):
     return Labels(p, there, there, ones, shape)
 
 
+def before(maps, activation):
+    """What the activation turns into these maps."""
+    if activation == "sigmoid":
+        return torch.logit(maps.clamp(1e-30, 1 - 1e-6))
+    return maps if activation == "linear" else maps.clamp(min=1e-30).log() + 3.0
+
+
 def ideal_outputs(codec, labels):
-    """What a perfect network would answer: the target, as logits (up to a constant) where the codec takes a softmax."""
+    """What a perfect network would answer: the target, as it is before the codec's activation."""
     if codec.outputs.maps:
         maps = codec.encode(labels).maps
-        return {"maps": maps if codec.config.activation == "linear" else maps.clamp(min=1e-30).log() + 3.0}
+        return {"maps": before(maps, codec.config.activation)}
     width, height = labels.shape[1], labels.shape[0]
     unit = (labels.points_in.double() + 0.5) / torch.tensor([width, height])
     return {"points": torch.logit((unit + 0.05) / 1.1).flatten(1).float()}
@@ -144,7 +151,7 @@ def gaussian_maps(centre, cov_px, stride, shape=SHAPE):
 
 def as_outputs(maps, activation):
     tensor = torch.tensor(maps, dtype=torch.float32)[None, None]
-    return {"maps": tensor if activation == "linear" else tensor.clamp(min=1e-30).log() - 7.0}
+    return {"maps": before(tensor, activation)}
 
 
 POSTERIOR = np.array([[16.0, 5.0], [5.0, 6.0]])

@@ -100,12 +100,21 @@ class TestLoss:
         assert plan.plan.model.codec.activation == "softmax"
         assert plan.reasons["loss"] == "cross_entropy: learns fastest from few images"
 
-    @pytest.mark.parametrize("name", ["mse", "weighted_mse", "adaptive_wing"])
+    @pytest.mark.parametrize("name", ["mse", "weighted_mse", "adaptive_wing", "peak"])
     def test_a_loss_on_map_values_makes_maps_linear(self, name: str) -> None:
         plan = planned({"loss": [{"name": name}]})
         assert plan.plan.model.codec.activation == "linear"
         assert name in plan.reasons["model.codec.activation"]
         assert plan.reasons["loss"] == "set by the recipe"
+
+    def test_the_focal_loss_makes_every_cell_a_logit(self) -> None:
+        plan = planned({"loss": [{"name": "wing"}, {"name": "focal"}]})
+        assert plan.plan.model.codec.activation == "sigmoid"
+        assert plan.reasons["model.codec.activation"].startswith("the loss focal learns every cell")
+
+    def test_logits_a_cell_get_the_focal_loss(self) -> None:
+        plan = planned({"model": {"codec": {"activation": "sigmoid"}}})
+        assert [term.name for term in plan.plan.loss] == ["focal"]
 
     def test_linear_maps_get_a_loss_on_their_values(self) -> None:
         plan = planned({"model": {"codec": {"activation": "linear"}}})
