@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bregma.data.loader import batches, epoch_order
 from bregma.schema import LandmarkSchema
@@ -51,26 +49,15 @@ def fit_to_budget(planned: Planned, schema: LandmarkSchema, cases: Sequence[Case
     seconds = seconds_per_step(planned.plan, schema, cases)
     settings = planned.plan.train
     steps = batches_per_epoch(settings, len(cases))
-    epochs = max(1, int(minutes * 60 * _RESERVE / (seconds * steps)))
+    epochs = max(1, len(settings.phases), int(minutes * 60 * _RESERVE / (seconds * steps)))
     reason = f"{minutes:g} minutes at {seconds:.3f} s a step of {settings.batch_size}, {steps} steps an epoch"
-    changes: dict[str, tuple[Any, str]] = {}
-    if settings.phases:
-        settings = scaled(settings, epochs)
-        epochs = settings.epochs
-        changes["train.phases"] = ([phase.to_dict() for phase in settings.phases], "the recipe's, scaled to the budget")
-    changes["train.epochs"] = (epochs, reason)
-    paced = pace(epochs, steps_per_epoch(settings, len(cases)), shortest=shortest_schedule(settings))
+    changes = {"train.epochs": (epochs, reason)}
+    fitted = TrainConfig.model_validate({**settings.to_dict(), "epochs": epochs})
+    paced = pace(epochs, steps_per_epoch(settings, len(cases)), shortest=shortest_schedule(fitted))
     changes |= {name: to for name, to in paced.items() if planned.reasons.get(name) != BY_RECIPE}
     data = planned.plan.to_dict()
     for name, (value, _) in changes.items():
         place(data, name, value)
-    return Planned(Plan.model_validate(data), {**planned.reasons, **{name: why for name, (_, why) in changes.items()}})
-
-
-def scaled(settings: TrainConfig, epochs: int) -> TrainConfig:
-    """Return the settings with their phases, in proportion, over ``epochs`` in all, or as many as there are phases."""
-    given = [phase.epochs for phase in settings.phases]
-    ends = [round(epochs * end / sum(given)) for end in itertools.accumulate(given)]
-    lengths = [max(1, end - start) for start, end in zip([0, *ends], ends)]
-    phases = [phase.to_dict() | {"epochs": length} for phase, length in zip(settings.phases, lengths)]
-    return TrainConfig.model_validate(settings.to_dict() | {"phases": phases, "epochs": sum(lengths)})
+    reasons = {name: why for name, (_, why) in changes.items()}
+    reasons |= {"train.phases": f"{BY_RECIPE}, in proportion over train.epochs"} if settings.phases else {}
+    return Planned(Plan.model_validate(data), {**planned.reasons, **reasons})

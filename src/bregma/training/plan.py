@@ -69,7 +69,8 @@ def make_plan(
         fingerprint: the training data in numbers.
         schema: the anatomy.
         train_images: number of training images.
-        recipe: settings that differ, in the structure of :class:`Plan`.
+        recipe: settings that differ, in the structure of :class:`Plan`; ``train.epochs`` beside ``train.phases``
+            stretches or shrinks the phases in proportion.
         where: the recipe's file, for messages.
         lines: line of each recipe entry, for messages.
         hardware: what to plan for; this machine if None.

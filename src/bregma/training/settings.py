@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -22,6 +23,16 @@ def _refuse_unused(config: Config, settings: set[str], kind: str) -> None:
     for setting in sorted(settings):
         if getattr(config, setting) != type(config).model_fields[setting].default:
             raise ValueError(f"{setting} is no setting of {kind}")
+
+
+def share_epochs(epochs: int, lengths: Sequence[int]) -> list[int]:
+    """Divide epochs in proportion to ``lengths``, at least one each; there must be as many epochs as lengths."""
+    ends, end = [], 0
+    for number, total in enumerate(itertools.accumulate(lengths), 1):
+        least, most = end + 1, epochs - (len(lengths) - number)
+        end = min(max(round(epochs * total / sum(lengths)), least), most)
+        ends.append(end)
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class OptimizerConfig(Config):
@@ -114,7 +125,7 @@ class TrainConfig(Config):
     """The loop."""
 
     epochs: int = Field(default=100, ge=1)
-    """With ``phases`` the sum of theirs, which need not be given."""
+    """With ``phases`` the sum of theirs; if it is given too, it stretches or shrinks them in proportion."""
     phases: tuple[PhaseConfig, ...] = ()
     """Stretches of the training, one after the other, e.g. a new head alone before the whole network."""
     batch_size: int = Field(default=8, ge=1)
@@ -172,18 +183,23 @@ class TrainConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _sum_phases(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or "epochs" in data or not isinstance(data.get("phases"), list | tuple):
+    def _fit_phases(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("phases"), list | tuple):
             return data
-        lengths = [phase.get("epochs") if isinstance(phase, dict) else phase.epochs for phase in data["phases"]]
-        known = lengths and all(isinstance(length, int) for length in lengths)
-        return {**data, "epochs": sum(lengths)} if known else data
+        phases = [phase.to_dict() if isinstance(phase, PhaseConfig) else phase for phase in data["phases"]]
+        lengths = [phase.get("epochs") for phase in phases if isinstance(phase, dict)]
+        if not lengths or len(lengths) < len(phases) or not all(isinstance(n, int) and n > 0 for n in lengths):
+            return data  # Whatever is not valid here is refused where it stands.
+        epochs = data.get("epochs", sum(lengths))
+        if isinstance(epochs, int) and epochs >= len(phases):
+            lengths = share_epochs(epochs, lengths)
+        fitted = [{**phase, "epochs": length} for phase, length in zip(phases, lengths, strict=True)]
+        return {**data, "phases": fitted, "epochs": epochs}
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        total = sum(phase.epochs for phase in self.stages)
-        if total != self.epochs:
-            raise ValueError(f"epochs={self.epochs} is not the sum of the phases' epochs, {total}: leave it out")
+        if self.phases and sum(phase.epochs for phase in self.phases) != self.epochs:
+            raise ValueError(f"epochs={self.epochs} is too few for {len(self.phases)} phases")
         known = metric_names(self.sdr_px)
         for setting, metric in (("monitor", self.monitor), ("schedule.metric", self.plateau_metric)):
             if metric not in known:
