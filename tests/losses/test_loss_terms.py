@@ -1,6 +1,7 @@
 """What holds for every loss term: gradients, missing points, weighted sums, and what is refused."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -249,3 +250,12 @@ def test_the_complete_loss_can_be_written_in_a_recipe():
 def test_settings_that_make_no_sense_are_refused(name, settings):
     with pytest.raises(ValidationError):
         TypeAdapter(AnyLossConfig).validate_python({"name": name, **settings})
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_term_is_documented_with_its_settings(name):
+    page = (Path(__file__).parents[2] / "docs/reference/losses.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in page
+    row = next(line for line in page.splitlines() if f"`{name}`" in line)
+    for setting in set(type(CONFIGS[name]).model_fields) - {"name", "weight"}:
+        assert f"`{setting}`" in row, setting

@@ -43,7 +43,7 @@ class DistanceConfig(LossTerm):
     relative: bool = True
     """Divide by the true length; otherwise differences are in input pixels, as in the terms on points."""
     softness: float = Field(default=0.05, gt=0)
-    """Difference below which the term is quadratic: a share of the true length, or input pixels."""
+    """Difference below which the term is quadratic: a share of the true length or, where not relative, input pixels."""
 
 
 class AnatomicalConfig(LossTerm):

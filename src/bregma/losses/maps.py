@@ -26,7 +26,9 @@ class WeightedMSEConfig(LossTerm):
     threshold: float = Field(default=0.1, gt=0, lt=1)
     """Target value from which a cell counts as key."""
     background: float = Field(default=0.05, gt=0)
+    """Weight of the cells below the threshold."""
     key: float = Field(default=5.0, gt=0)
+    """Weight of the cells from the threshold on. All three defaults are those of a published spine project."""
 
 
 class PeakConfig(LossTerm):
@@ -42,8 +44,11 @@ class AdaptiveWingConfig(LossTerm):
 
     name: Literal["adaptive_wing"] = "adaptive_wing"
     omega: float = Field(default=14.0, gt=0)
+    """Height of the logarithmic part; all four defaults are the paper's."""
     theta: float = Field(default=0.5, gt=0)
+    """Error from which the loss is linear."""
     epsilon: float = Field(default=1.0, gt=0)
+    """Error at which the logarithm begins to bend."""
     alpha: float = Field(default=2.1, ge=2)
     """Power on the background; on the peak it is one less, below 1 of which the gradient at no error has no bound."""
 
