@@ -20,6 +20,7 @@ import tiny
 from bregma.bundle import FORMAT, Bundle, PredictConfig, build_model, find_bundle, load_bundle, save_bundle
 from bregma.errors import BundleError, RunError
 from bregma.files import sha256_file
+from bregma.networks import encoders
 from bregma.prediction.predictor import Predictor
 from bregma.schema import load_schema
 from bregma.shape_model import ShapeModel
@@ -113,17 +114,18 @@ class TestRoundTrip:
             with pytest.raises((ValueError, IndexError)):
                 list(pickletools.genops(path.read_bytes()))
 
-    def test_published_weights_are_not_fetched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("asked", ["c3_in1k", "auto", "gone.safetensors"])
+    def test_first_weights_are_not_fetched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
         network = {"name": "timm_unet", "encoder": "resnet10t", "map_stride": 4, "decoder_channels": [8, 8, 8, 8]}
         config = bregma.bundle.ModelConfig.model_validate({**CONFIG.to_dict(), "network": network})
         built, _ = build_model(config, tiny.SCHEMA)
-        wanted = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": True})})
+        wanted = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": asked})})
         save_bundle(
             tmp_path / "b", name="x", schema=tiny.SCHEMA, config=wanted, weights=built.state_dict(), provenance={}
         )
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(encoders, "published_weights", lambda *_: pytest.fail("published weights were asked for"))
         loaded = load_bundle(tmp_path / "b")
-        assert loaded.config.network.pretrained
+        assert loaded.config.network.pretrained == asked
         for name, tensor in built.state_dict().items():
             assert torch.equal(loaded.network.state_dict()[name], tensor)
 

@@ -262,7 +262,7 @@ def _check_hash(path: Path, expected: str) -> None:
 def _without_download(config: ModelConfig, schema: LandmarkSchema) -> tuple[Network, Codec]:
     """Build the model without fetching published weights, which the bundle's own are about to replace."""
     if isinstance(config.network, EncoderConfig):
-        config = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": False})})
+        config = config.model_copy(update={"network": config.network.model_copy(update={"pretrained": "none"})})
     return build_model(config, schema)
 
 

@@ -20,6 +20,7 @@ from bregma.results import Evaluation
 from bregma.shape_model import MIN_CASES, shape_model_of
 from bregma.training.budget import fit_to_budget
 from bregma.training.checks import check_length, check_plan
+from bregma.training.first_weights import with_first_weights
 from bregma.training.loop import Trained, Trainer
 from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.training.progress import Observer
@@ -153,7 +154,7 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         where=loaded.where,
         lines=loaded.lines,
     )
-    planned = with_reference(planned, parts["train"])
+    planned = with_first_weights(with_reference(planned, parts["train"]))
     check_plan(planned.plan, dataset.schema, len(parts["train"]))
     if loaded.recipe.minutes is not None:
         planned = fit_to_budget(planned, dataset.schema, parts["train"], loaded.recipe.minutes)
