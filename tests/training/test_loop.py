@@ -224,7 +224,7 @@ from safetensors.torch import save_file
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    plan = tiny.plan(train={{"devices": 2, "epochs": 2, "select": "last"}})
+    plan = tiny.plan(train={{"devices": 2, **{train!r}}})
     trainer = Trainer(plan, tiny.SCHEMA, tiny.cases(8), tiny.cases(3, start=50), folder)
     trained = trainer.fit()
     rank = trainer.fabric.global_rank
@@ -234,9 +234,11 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("phases", [[], [{"epochs": 1, "freeze": ["backbone"]}, {"epochs": 1, "freeze": ["head"]}]])
+def test_two_processes_train_as_one(tmp_path: Path, phases: list[dict[str, Any]]) -> None:
+    train = {"epochs": 2, "select": "last", "phases": phases, "accumulate": 2 if phases else 1, "ema": 0}
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(Path(tiny.__file__).parent)))
+    script.write_text(SCRIPT.format(tests=str(Path(tiny.__file__).parent), train=train))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=240
@@ -248,7 +250,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
             assert torch.allclose(tensor, one[name], atol=1e-6), name
     histories = [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)]
     assert histories[0] == histories[1]
-    alone = trainer(tmp_path / "alone", tiny.plan(train={"epochs": 2, "select": "last"})).fit()
+    alone = trainer(tmp_path / "alone", tiny.plan(train=train)).fit()
     # Batch normalisation sees half a batch on each device, so the weights are near, not equal.
     step = max(float((alone.weights[n] - t).abs().max()) for n, t in zero.items() if "weight" in n)
     assert 0 < step < 0.02

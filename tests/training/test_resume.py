@@ -12,6 +12,7 @@ from bregma.errors import RunError
 from bregma.training.checkpoint import write_checkpoint
 from bregma.training.history import read_history
 from bregma.training.loop import Trained
+from bregma.training.settings import Plan
 from tiny_training import Stopper, assert_same, trainer, without_seconds
 
 STEPS, EPOCHS = 2, 3
@@ -25,6 +26,26 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, list[dict[
     folder = tmp_path_factory.mktemp("whole")
     trained = trainer(folder, tiny.plan(**ROUGH)).fit()
     return trained, read_history(folder / "history.csv")
+
+
+@pytest.fixture(scope="module")
+def phased(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Trained]:
+    """Three phases over 1, 1 and 2 epochs; a step sees two batches, so an epoch is 1 step, and the schedule goes on."""
+    phases = [
+        {"epochs": 1, "freeze": ["backbone"]},
+        {"epochs": 1, "lr": {"head": 2e-3}},
+        {"epochs": 2, "restart": False, "freeze": ["head"]},
+    ]
+    train = {
+        "epochs": 4,
+        "phases": phases,
+        "accumulate": 2,
+        "select": "last",
+        "schedule": {"name": "restarts", "warmup_steps": 1, "cycle_epochs": 2},
+        "optimizer": {"name": "sgd", "lr": 0.05, "nesterov": True},
+    }
+    plan = tiny.plan(model={"network": {"dropout_down": [0.2, 0.2]}}, augment=ROUGH["augment"], train=train)
+    return plan, trainer(tmp_path_factory.mktemp("phased"), plan).fit()
 
 
 class TestInterruption:
@@ -84,6 +105,16 @@ class TestInterruption:
         with pytest.raises(KeyboardInterrupt):
             trainer(tmp_path / "halved", plan, observer=Stopper(step=6)).fit()
         assert_same(trainer(tmp_path / "halved", plan).fit(resume=True), whole)
+
+    @pytest.mark.parametrize("stop", [{"step": step} for step in range(1, 5)] + [{"validation": 2}], ids=str)
+    def test_across_phases_too(self, tmp_path: Path, phased: tuple[Plan, Trained], stop: dict[str, int]) -> None:
+        plan, whole = phased
+        with pytest.raises(KeyboardInterrupt):
+            trainer(tmp_path, plan, observer=Stopper(**stop)).fit()
+        torch.manual_seed(12345)
+        resumed = trainer(tmp_path, plan)
+        assert_same(resumed.fit(resume=True), whole)
+        assert (resumed.progress.phase, resumed.progress.phase_epoch, resumed.progress.schedule_step) == (2, 2, 1)
 
     def test_a_checkpoint_of_other_settings_is_refused(self, tmp_path: Path) -> None:
         trainer(tmp_path, tiny.plan()).fit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,56 @@ def test_warm_up_rises_to_the_peak() -> None:
 def test_warm_up_multiplies_the_cosine() -> None:
     schedule = Schedule(ScheduleConfig(name="cosine", warmup_steps=10, final=0), total_steps=8)
     assert schedule.factor(4) == pytest.approx(0.5 * 0.5, rel=1e-12)
+
+
+def test_linear_falls_by_the_same_amount_each_step() -> None:
+    schedule = Schedule(ScheduleConfig(name="linear", warmup_steps=0, final=0.2), total_steps=4)
+    assert [schedule.factor(step) for step in range(6)] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0.2], rel=1e-12)
+
+
+def test_exponential_falls_by_the_same_share_each_step() -> None:
+    schedule = Schedule(ScheduleConfig(name="exponential", warmup_steps=0, final=0.0625), total_steps=4)
+    assert [schedule.factor(step) for step in range(6)] == [1, 0.5, 0.25, 0.125, 0.0625, 0.0625]
+
+
+def test_steps_come_at_their_milestones() -> None:
+    config = ScheduleConfig(name="step", warmup_steps=0, factor=0.1, milestones=(0.5, 0.75))
+    schedule = Schedule(config, total_steps=8)
+    assert [schedule.factor(step) for step in range(9)] == pytest.approx([1] * 4 + [0.1] * 2 + [0.01] * 3, rel=1e-12)
+
+
+def test_restarts_begin_ever_longer_cycles() -> None:
+    # Cycles of 4, 8 and 16 steps; in each 1, then (1 + cos(pi / 4)) / 2 after a quarter, 1/2 after half of it.
+    config = ScheduleConfig(name="restarts", warmup_steps=0, final=0, cycle_epochs=2, cycle_growth=2)
+    schedule = Schedule(config, total_steps=28, steps_per_epoch=2)
+    quarter = 0.5 * (1 + math.sqrt(0.5))
+    for start, length in [(0, 4), (4, 8), (12, 16)]:
+        factors = [schedule.factor(start + length * part // 4) for part in range(3)]
+        assert factors == pytest.approx([1, quarter, 0.5], rel=1e-12)
+    assert schedule.factor(3) == pytest.approx(1 - quarter, rel=1e-12)
+
+
+def test_restarts_of_equal_length_and_with_a_floor() -> None:
+    config = ScheduleConfig(name="restarts", warmup_steps=0, final=0.2, cycle_epochs=1, cycle_growth=1)
+    schedule = Schedule(config, total_steps=100, steps_per_epoch=2)
+    assert [schedule.factor(step) for step in range(5)] == pytest.approx([1, 0.6, 1, 0.6, 1], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "constant", "final": 0.5}, "final is no setting of constant"),
+        ({"name": "cosine", "metric": "val_loss"}, "metric is no setting of cosine"),
+        ({"name": "linear", "milestones": (0.5,)}, "milestones is no setting of linear"),
+        ({"name": "cosine", "cycle_epochs": 3}, "cycle_epochs is no setting of cosine"),
+        ({"name": "step"}, "needs milestones"),
+        ({"name": "step", "milestones": (1.5,)}, "less than 1"),
+        ({"name": "exponential", "final": 0}, "never reaches 0"),
+    ],
+)
+def test_settings_that_would_not_be_honoured_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScheduleConfig(**settings)
 
 
 def test_plateau_halves_after_patience_and_stops_at_its_floor() -> None:
