@@ -390,6 +390,11 @@ class Measurement:
         return cls(**values)
 
 
+SIGMOID_OFFSET = math.log(0.1 / 0.9)
+"""Added to a map before its sigmoid, so that an output of 0 means a landmark in one cell of ten: begun at a half, the
+many cells without one drive all maps down before any is learned (Lin et al., ICCV 2017; the value is CenterNet's)."""
+
+
 @dataclass(frozen=True)
 class OutputSpec:
     """What a codec needs from a network.

@@ -36,7 +36,7 @@ def labels_of(points, shape=SHAPE, placed=None):
 def before(maps, activation):
     """What the activation turns into these maps."""
     if activation == "sigmoid":
-        return torch.logit(maps.clamp(1e-30, 1 - 1e-6))
+        return torch.logit(maps.clamp(1e-30, 1 - 1e-6)) + math.log(9)
     return maps if activation == "linear" else maps.clamp(min=1e-30).log() + 3.0
 
 

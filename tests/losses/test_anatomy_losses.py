@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from bregma.losses import LOSSES, AnatomicalConfig, DistanceConfig, SymmetryConfig
+from bregma.losses import LOSSES, AnatomicalConfig, DistanceConfig, SymmetryConfig, WingConfig, total_loss
 from bregma.schema import load_schema, schema_from_dict
 from loss_inputs import SCHEMA, loss_input, points_input, value
 
@@ -69,6 +69,16 @@ def descend(config, schema, start, target, steps=400, rate=0.05):
         LOSSES[config.name](config, x).backward()
         optimizer.step()
     return points.detach()[0].numpy()
+
+
+def symmetric_chest(schema):
+    """Points ``(15, 2)`` about the axis x = 100."""
+    heights = {name: 10.0 * index for index, name in enumerate(schema.names)}
+    points = np.array([[100.0, heights[name]] for name in schema.names])
+    for left, right in schema.mirror_pairs:
+        points[schema.index(left)] = [60.0, heights[right]]
+        points[schema.index(right)] = [140.0, heights[right]]
+    return points
 
 
 def lumbar_spine():
@@ -133,12 +143,8 @@ class TestSymmetry:
         """Descending it makes a crooked chest symmetric, and moves no point further than it was off."""
         draw = np.random.default_rng(1)
         schema = load_schema("chest")
-        heights = {name: 10.0 * index for index, name in enumerate(schema.names)}
-        start = np.array([[100.0, heights[name]] for name in schema.names])
-        for left, right in schema.mirror_pairs:
-            start[schema.index(left)] = [60.0, heights[right]]
-            start[schema.index(right)] = [140.0, heights[right]]
-        start += draw.normal(size=start.shape) * 3.0
+        truth = symmetric_chest(schema)
+        start = truth + draw.normal(size=truth.shape) * 3.0
         end = descend(SymmetryConfig(), schema, start, start)
         middle = end[[i for i, name in enumerate(schema.names) if name.startswith("axis")]]
         along, normal = np.linalg.svd(middle - middle.mean(0))[2]
@@ -147,6 +153,26 @@ class TestSymmetry:
             assert abs(np.dot(0.5 * (a + b) - middle.mean(0), normal)) < 0.05
             assert abs(np.dot(b - a, along)) < 0.05
         assert np.linalg.norm(end - start, axis=1).max() < 15.0
+
+    def test_it_changes_what_noisy_labels_teach(self):
+        """Points learned from few noisy labels of a symmetric chest come nearer to the truth with it than without."""
+        draw = np.random.default_rng(5)
+        schema = load_schema("chest")
+        truth = symmetric_chest(schema)
+        labels = torch.tensor(truth + draw.normal(size=(4, *truth.shape)) * 5.0)
+
+        def learned(terms):
+            points = labels.mean(0).requires_grad_()
+            ones = torch.ones(labels.shape[:2], dtype=torch.float64)
+            x = loss_input(points=lambda: points.expand_as(labels), target_points=labels, placed=ones, schema=schema)
+            optimizer = torch.optim.Adam([points], lr=0.05)
+            for _ in range(300):
+                optimizer.zero_grad()
+                total_loss(terms, x)[0].backward()
+                optimizer.step()
+            return np.linalg.norm(points.detach().numpy() - truth, axis=1).mean()
+
+        assert learned([WingConfig(), SymmetryConfig(weight=0.3)]) < 0.9 * learned([WingConfig()])
 
 
 class TestDistance:

@@ -96,15 +96,20 @@ def test_peak_by_hand():
     assert value(PeakConfig(share=0.9), x) == pytest.approx(0.04)
 
 
+def focal_input(logits, target):
+    """Maps whose sigmoid has these logits: an output of 0 stands for a probability of 1/10."""
+    return maps_input((np.array(logits) + math.log(9)).tolist(), target)
+
+
 def test_focal_by_hand():
     # Logits ln 3, 0, -ln 3: p = 3/4, 1/2, 1/4. The second cell has the highest target and is the positive one.
-    x = maps_input([[math.log(3.0), 0.0, -math.log(3.0)]], [[0.5, 0.9, 0.1]])
+    x = focal_input([[math.log(3.0), 0.0, -math.log(3.0)]], [[0.5, 0.9, 0.1]])
     first = 0.5**4 * 0.75**2 * math.log(4)
     centre = 0.5**2 * math.log(2)
     last = 0.9**4 * 0.25**2 * math.log(4 / 3)
     assert value(FocalConfig(), x) == pytest.approx(first + centre + last)
     # Without either power it is the binary cross-entropy, the target a 1 in the positive cell.
-    plain = maps_input([[math.log(3.0), 0.0]], [[0.0, 1.0]])
+    plain = focal_input([[math.log(3.0), 0.0]], [[0.0, 1.0]])
     assert value(FocalConfig(alpha=1.0, beta=0.0), plain) == pytest.approx(0.75 * math.log(4) + 0.5 * math.log(2))
 
 
@@ -115,7 +120,7 @@ def test_focal_without_neighbours_is_the_focal_loss():
     target[..., 2, 3] = 1.0
     expected = 0.0
     for place in np.ndindex(logits.shape):
-        p = 1 / (1 + math.exp(-logits[place]))
+        p = 1 / (1 + 9 * math.exp(-logits[place]))
         q = p if target[place] else 1 - p
         expected -= (1 - q) ** 2 * math.log(q) / 6
     x = loss_input(maps=logits, target_maps=target, placed=torch.ones(2, 3))
@@ -124,13 +129,14 @@ def test_focal_without_neighbours_is_the_focal_loss():
 
 def test_focal_has_one_positive_cell_where_a_landmark_lies_between_two():
     # Both cells have the same target; the first is positive (ln 2 / 4), the other costs nothing as its weight is 0.
-    assert value(FocalConfig(), maps_input([[0.0, 0.0]], [[1.0, 1.0]])) == pytest.approx(0.25 * math.log(2))
+    assert value(FocalConfig(), focal_input([[0.0, 0.0]], [[1.0, 1.0]])) == pytest.approx(0.25 * math.log(2))
 
 
 def test_focal_stays_finite_for_logits_without_bound():
     maps = torch.tensor([[[[-300.0, 300.0]]]], requires_grad=True)
     loss = LOSSES["focal"](FocalConfig(), loss_input(maps=maps, target_maps=torch.tensor([[[[1.0, 0.0]]]])))
     loss.backward()
+    # The first cell lacks 300 + ln 9, the second has 300 - ln 9 too much.
     assert loss.item() == pytest.approx(600.0)
     assert maps.grad.flatten().tolist() == pytest.approx([-1.0, 1.0])
 

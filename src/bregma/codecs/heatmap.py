@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bregma.codecs.base import Decoded, Labels, Target, no_covariance, presence_of
 from bregma.config import Config
-from bregma.types import OutputSpec
+from bregma.types import SIGMOID_OFFSET, OutputSpec
 
 _FIRST_SPREAD = 0.02
 """Standard deviation that an output of 0 stands for, as a fraction of the input's longer side."""
@@ -117,7 +117,9 @@ class HeatmapCodec:
         return kept / kept.sum((2, 3), keepdim=True).clamp(min=1e-12)
 
     def _heights(self, maps_BNHW: Tensor) -> Tensor:
-        return maps_BNHW.sigmoid() if self.config.activation == "sigmoid" else maps_BNHW.clamp(min=0)
+        if self.config.activation == "sigmoid":
+            return (maps_BNHW + SIGMOID_OFFSET).sigmoid()
+        return maps_BNHW.clamp(min=0)
 
     def _local_mean(self, p: Tensor, peak: Tensor) -> Tensor:
         radius = max(1.0, self.config.radius_sigma * self.sigma_cells)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from bregma.errors import ConfigError
 from bregma.losses.base import LossInput, LossTerm, masked_mean
+from bregma.types import SIGMOID_OFFSET
 
 
 class MSEConfig(LossTerm):
@@ -110,13 +111,14 @@ def adaptive_wing(config: AdaptiveWingConfig, x: LossInput) -> Tensor:
 
 
 def focal(config: FocalConfig, x: LossInput) -> Tensor:
-    """Equation 1 of CenterNet with ``p`` = sigmoid of the map, summed over cells.
+    """Equation 1 of CenterNet with ``p`` = sigmoid of the map (plus ``SIGMOID_OFFSET``), summed over cells.
 
     ``-(1 - p)^α ln p`` in the cell nearest to the landmark, ``-(1 - t)^β p^α ln(1 - p)`` in every other. The
     papers round a landmark to a cell; here the Gaussian keeps its place between cells, and its highest cell is the
     positive one.
     """
-    logits, target = _maps(x)
+    maps, target = _maps(x)
+    logits = maps + SIGMOID_OFFSET
     flat = target.flatten(2)
     centre = torch.zeros_like(flat).scatter_(2, flat.argmax(-1, keepdim=True), 1.0).view_as(target)
     hit = (-logits).sigmoid() ** config.alpha * functional.logsigmoid(logits)
