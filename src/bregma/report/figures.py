@@ -1,16 +1,13 @@
 """Figures of a report, as SVG or PNG bytes. They draw the values that they are given and score nothing.
 
-Figures are built on ``matplotlib.figure.Figure`` without pyplot, so they leave no global state behind. Colours are
-Okabe and Ito's, told apart with any common colour vision.
+Figures are built on ``matplotlib.figure.Figure`` without pyplot, so they leave no global state behind.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,18 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from bregma.geometry import Array
+from bregma.report.style import BLUE, CYCLE, GREEN, GREY, RED, SMALL, Format, finish, to_bytes
 from bregma.results import LandmarkResult
 
-Format = Literal["svg", "png"]
 Row = Mapping[str, Any]
-
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
-_CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
-_SMALL = 8.0
 
 
 def learning_curves(history: Sequence[Row], *, format: Format = "svg") -> bytes:
-    """Draw losses and validation errors by epoch.
+    """Draw losses and validation errors by epoch, and mark where the validation loss and the mean error are least.
 
     Args:
         history: one row an epoch; ``train_loss``, ``val_loss``, ``val_mre_px``, ``val_median_px`` and ``lr`` are drawn
@@ -40,8 +33,8 @@ def learning_curves(history: Sequence[Row], *, format: Format = "svg") -> bytes:
     left, right = figure.subplots(1, 2)
     _curves(left, history, {"train_loss": "training", "val_loss": "validation"}, "loss")
     _curves(right, history, {"val_mre_px": "mean (MRE)", "val_median_px": "median"}, "validation error / px")
-    _mark_best(right, history)
-    return _bytes(figure, format)
+    _mark_best({"val_loss": left, "val_mre_px": right}, history)
+    return to_bytes(figure, format)
 
 
 def arms_together(arms: Mapping[str, Sequence[Sequence[Row]]], *, format: Format = "svg") -> bytes:
@@ -54,7 +47,7 @@ def arms_together(arms: Mapping[str, Sequence[Sequence[Row]]], *, format: Format
     figure = Figure(figsize=(7.2, 3.0))
     axes = figure.subplots(1, 2, sharey=True)
     for number, (name, histories) in enumerate(arms.items()):
-        colour, dashes = _CYCLE[number % len(_CYCLE)], ("-", "--", ":")[number // len(_CYCLE) % 3]
+        colour, dashes = CYCLE[number % len(CYCLE)], ("-", "--", ":")[number // len(CYCLE) % 3]
         for repeat, history in enumerate(histories):
             rows = [row for row in history if row.get("val_mre_px") is not None]
             label = name if repeat == 0 else None
@@ -65,8 +58,8 @@ def arms_together(arms: Mapping[str, Sequence[Sequence[Row]]], *, format: Format
     axes[0].set(xlabel="thousand images", ylabel="validation MRE / px", yscale="log")
     axes[1].set(xlabel="minutes of training")
     for panel in axes:
-        _finish(panel, legend=panel is axes[1])
-    return _bytes(figure, format)
+        finish(panel, legend=panel is axes[1])
+    return to_bytes(figure, format)
 
 
 def cumulative_errors(
@@ -83,7 +76,7 @@ def cumulative_errors(
     figure = Figure(figsize=(3.9, 2.9))
     axes = figure.subplots()
     top = 0.0
-    for colour, (name, values) in zip(_CYCLE, errors.items()):
+    for colour, (name, values) in zip(CYCLE, errors.items()):
         known = np.sort(_finite(values))
         if known.size:
             share = 100.0 * np.arange(1, known.size + 1) / known.size
@@ -92,8 +85,8 @@ def cumulative_errors(
     for threshold in thresholds:
         axes.axvline(threshold, color=GREY, lw=0.7, ls=(0, (3, 3)))
     axes.set(xlim=(0, top or 1.0), ylim=(0, 101), xlabel=f"radial error / {unit}", ylabel="points within / %")
-    _finish(axes, legend=len(errors) > 1)
-    return _bytes(figure, format)
+    finish(axes, legend=len(errors) > 1)
+    return to_bytes(figure, format)
 
 
 def error_histogram(errors: ArrayLike, unit: str, *, format: Format = "svg") -> bytes:
@@ -109,13 +102,13 @@ def error_histogram(errors: ArrayLike, unit: str, *, format: Format = "svg") -> 
         if beyond:
             note = f"{beyond} beyond {limit:.3g} {unit}\nin the last bar"
             axes.annotate(
-                note, (0.97, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=_SMALL, color=GREY
+                note, (0.97, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=SMALL, color=GREY
             )
     axes.set(xlabel=f"radial error / {unit}", ylabel="points")
     axes.set_xlim(left=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(axes)
-    return _bytes(figure, format)
+    finish(axes)
+    return to_bytes(figure, format)
 
 
 def landmark_errors(
@@ -136,8 +129,8 @@ def landmark_errors(
     for column, axes in enumerate(figure.subplots(1, columns, sharex=True, squeeze=False)[0]):
         _forest(axes, shown[column * rows : (column + 1) * rows])
     unit = shown[0][0].mre.unit if shown else "px"
-    figure.supxlabel(f"radial error / {unit}", fontsize=_SMALL + 1)
-    return _bytes(figure, format)
+    figure.supxlabel(f"radial error / {unit}", fontsize=SMALL + 1)
+    return to_bytes(figure, format)
 
 
 def bland_altman(
@@ -169,14 +162,14 @@ def bland_altman(
         for limit in (centre - reach, centre + reach):
             axes.axhline(limit, color=RED, lw=1.0, ls=(0, (4, 3)))
         text = f"bias {centre:+.2f}, LoA {centre - reach:.2f} to {centre + reach:.2f}"
-        axes.annotate(text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=_SMALL - 0.5, color=RED)
+        axes.annotate(text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=SMALL - 0.5, color=RED)
         margin = reach or 0.1 * abs(centre) or 1.0
         low, high = min(difference.min(), centre - reach), max(difference.max(), centre + reach)
         axes.set_ylim(low - 0.2 * margin, high + margin)
     axes.set(xlabel=f"mean of both / {unit}", ylabel=f"predicted − true / {unit}")
-    axes.set_title(title, fontsize=_SMALL + 1, loc="left")
-    _finish(axes)
-    return _bytes(figure, format)
+    axes.set_title(title, fontsize=SMALL + 1, loc="left")
+    finish(axes)
+    return to_bytes(figure, format)
 
 
 def confusion(counts: ArrayLike, labels: Sequence[str], title: str, *, format: Format = "svg") -> bytes:
@@ -189,19 +182,19 @@ def confusion(counts: ArrayLike, labels: Sequence[str], title: str, *, format: F
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), count in np.ndenumerate(table):
         colour = "white" if share[i, j] > 0.55 else "#1f2937"
-        axes.text(j, i, str(count), ha="center", va="center", fontsize=_SMALL, color=colour)
+        axes.text(j, i, str(count), ha="center", va="center", fontsize=SMALL, color=colour)
     ticks = range(len(labels))
     axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 4 else 0)
     axes.set_yticks(ticks, labels)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=_SMALL + 1, loc="left")
-    _finish(axes, grid=False)
-    return _bytes(figure, format)
+    axes.set_title(title, fontsize=SMALL + 1, loc="left")
+    finish(axes, grid=False)
+    return to_bytes(figure, format)
 
 
 def _curves(axes: Axes, history: Sequence[Row], names: Mapping[str, str], label: str) -> None:
     drawn = 0
-    for colour, (key, words) in zip(_CYCLE, names.items()):
+    for colour, (key, words) in zip(CYCLE, names.items()):
         points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
         if points:
             epochs, values = np.array(points, dtype=np.float64).T
@@ -211,15 +204,19 @@ def _curves(axes: Axes, history: Sequence[Row], names: Mapping[str, str], label:
                 axes.set_yscale("log")
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(axes, legend=drawn > 0)
+    finish(axes, legend=drawn > 0)
 
 
-def _mark_best(axes: Axes, history: Sequence[Row]) -> None:
-    scored = [row for row in history if row.get("val_mre_px") is not None]
-    if scored:
-        best = min(scored, key=lambda row: float(row["val_mre_px"]))
-        axes.axvline(best["epoch"], color=GREY, lw=0.8, ls=(0, (3, 3)))
-        axes.set_title(f"least at epoch {best['epoch']}", fontsize=_SMALL, color=GREY, loc="right")
+def _mark_best(panels: Mapping[str, Axes], history: Sequence[Row]) -> None:
+    """Mark the epoch of each metric's least value in its own panel, and with dots in the others."""
+    for key, own in panels.items():
+        scored = [row for row in history if row.get(key) is not None]
+        if not scored:
+            continue
+        epoch = min(scored, key=lambda row: float(row[key]))["epoch"]
+        for axes in panels.values():
+            axes.axvline(epoch, color=GREY, lw=0.8, ls=(0, (3, 3) if axes is own else (1, 3)))
+        own.set_title(f"least at epoch {epoch:g}", fontsize=_SMALL, color=GREY, loc="right")
 
 
 def _forest(axes: Axes, rows: Sequence[tuple[LandmarkResult, str]]) -> None:
@@ -233,8 +230,8 @@ def _forest(axes: Axes, rows: Sequence[tuple[LandmarkResult, str]]) -> None:
     axes.set_yticks(range(len(part)), [text for _, text in rows])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.set_xlim(left=0)
-    _finish(axes)
-    axes.legend(fontsize=_SMALL - 0.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+    finish(axes)
+    axes.legend(fontsize=SMALL - 0.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
 
 
 def _column_of_marks(
@@ -246,30 +243,6 @@ def _column_of_marks(
         axes.plot(x, y, marker, color=colour, ms=size, mew=1.8 if marker == "|" else 0.5, label=label)
 
 
-def _finish(axes: Axes, *, legend: bool = False, grid: bool = True) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=_SMALL, colors="#374151", length=2.5)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_fontsize(_SMALL + 0.5)
-    if grid:
-        axes.grid(color="#e5e7eb", lw=0.6)
-        axes.set_axisbelow(True)
-    if legend:
-        axes.legend(fontsize=_SMALL, frameon=False)
-
-
 def _finite(values: ArrayLike) -> Array:
     flat = np.asarray(values, dtype=np.float64).ravel()
     return flat[np.isfinite(flat)]
-
-
-def _bytes(figure: Figure, format: Format) -> bytes:
-    figure.set_layout_engine("constrained")
-    out = io.BytesIO()
-    if format == "svg":
-        # A fixed salt and no date: the same evaluation gives the same bytes.
-        with matplotlib.rc_context({"svg.hashsalt": "bregma"}):
-            figure.savefig(out, format="svg", metadata={"Date": None})
-    else:
-        figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
-    return out.getvalue()
