@@ -57,6 +57,17 @@ def test_every_figure_is_svg_or_png(evaluation: Evaluation) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
+def test_learning_curves_mark_the_best_epoch_of_loss_and_of_error() -> None:
+    losses, errors = [3.0, 1.0, 2.0, 2.5, 2.0], [9.0, 8.0, 7.0, 5.0, 6.0]
+    rows = [
+        {"epoch": float(10 * i), "val_loss": loss, "val_mre_px": error}
+        for i, (loss, error) in enumerate(zip(losses, errors, strict=True), 1)
+    ]
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        text = draw.learning_curves(rows).decode()
+    assert [text.count(f"least at epoch {epoch}") for epoch in (20, 40)] == [1, 1]
+
+
 def test_figures_do_not_need_pyplot() -> None:
     assert "pyplot" not in Path(draw.__file__).read_text(encoding="utf-8").replace("without pyplot", "")
     assert "bregma.report.figures" in sys.modules

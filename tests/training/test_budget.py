@@ -42,15 +42,31 @@ def test_a_recipe_s_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned.reasons["train.validate_every"] == BY_RECIPE
 
 
+def test_phases_keep_their_proportions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "seconds_per_step", lambda plan, schema, cases: 0.4)
+    phases = [{"epochs": 15, "freeze": ["backbone"]}, {"epochs": 55}]
+    plan = tiny.plan(train={"epochs": 70, "phases": phases, "accumulate": 2, "schedule": {"warmup_steps": 2}})
+    planned = fit_to_budget(Planned(plan, {}), tiny.SCHEMA, tiny.cases(1) * 80, 2)
+    # 110.4 s are 13 epochs of 8 s, of which 15 / 70 are 2.8; a tenth of 3 epochs of 10 steps is 3 steps of warm-up.
+    assert [(phase.epochs, phase.freeze) for phase in planned.plan.train.phases] == [(3, ("backbone",)), (10, ())]
+    assert planned.plan.train.epochs == 13
+    assert planned.plan.train.schedule.warmup_steps == 3
+    assert "in proportion" in planned.reasons["train.phases"]
+    shortest = fit_to_budget(Planned(plan, {}), tiny.SCHEMA, tiny.cases(1) * 80, 0.01)
+    assert [phase.epochs for phase in shortest.plan.train.phases] == [1, 1]
+
+
 def test_a_step_is_timed_without_its_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 108.0])
     monkeypatch.setattr(budget.time, "monotonic", lambda: next(clock))
-    plan = tiny.plan(train={"devices": 2})
+    # Nothing is frozen while it is timed, so that no phase takes longer.
+    plan = tiny.plan(train={"devices": 2, "phases": [{"epochs": 3, "freeze": ["backbone"]}], "accumulate": 2})
     taken: list[int] = []
     step = budget.Trainer.step
 
     def counted(self: budget.Trainer, batch: object) -> object:
         taken.append(len(batch.indices))
+        assert all(weight.requires_grad for weight in self.network.parameters())
         return step(self, batch)
 
     monkeypatch.setattr(budget.Trainer, "step", counted)

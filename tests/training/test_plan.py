@@ -212,6 +212,20 @@ class TestLength:
         assert plan.reasons["train.epochs"] == plan.reasons["train.batch_size"] == "set by the recipe"
         assert plan.reasons["train.schedule.warmup_steps"] == "a tenth of the steps, 100 at most"
 
+    def test_phases_set_the_epochs_and_the_shortest_one_the_warm_up(self) -> None:
+        # 100 images in batches of 25, two of them a step: 2 steps an epoch, 30 in the shorter phase.
+        train = {"batch_size": 25, "accumulate": 2, "phases": [{"epochs": 15, "freeze": ["backbone"]}, {"epochs": 55}]}
+        plan = planned({"train": train})
+        assert plan.plan.train.epochs == 70
+        assert plan.reasons["train.epochs"] == "the sum of train.phases"
+        assert plan.plan.train.schedule.warmup_steps == 3
+        assert plan.reasons["train.schedule.warmup_steps"] == "a tenth of the shortest phase's steps, 100 at most"
+        assert plan.reasons["train.phases"] == "set by the recipe"
+
+    def test_epochs_beside_phases_stretch_them(self) -> None:
+        train = {"epochs": 14, "phases": [{"epochs": 15}, {"epochs": 55}]}
+        assert [phase.epochs for phase in planned({"train": train}).plan.train.phases] == [3, 11]
+
 
 class TestMachine:
     @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ def _curves(axes: Axes, history: Sequence[Row], names: Mapping[str, str], label:
             drawn += 1
             if label == "loss" and values.min() > 0:
                 axes.set_yscale("log")
+                axes.tick_params(which="minor", labelsize=SMALL - 1.0, colors="#374151")
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     finish(axes, legend=drawn > 0)
@@ -216,7 +217,7 @@ def _mark_best(panels: Mapping[str, Axes], history: Sequence[Row]) -> None:
         epoch = min(scored, key=lambda row: float(row[key]))["epoch"]
         for axes in panels.values():
             axes.axvline(epoch, color=GREY, lw=0.8, ls=(0, (3, 3) if axes is own else (1, 3)))
-        own.set_title(f"least at epoch {epoch:g}", fontsize=_SMALL, color=GREY, loc="right")
+        own.set_title(f"least at epoch {epoch:g}", fontsize=SMALL, color=GREY, loc="right")
 
 
 def _forest(axes: Axes, rows: Sequence[tuple[LandmarkResult, str]]) -> None:
