@@ -331,6 +331,27 @@ ROWS = (
         ("recipe.yaml, line 3", "unknown setting 'train.epoch'", "epochs"),
     ),
     Row(
+        "frozen part that the network does not have",
+        lambda p: p.recipe.write_text("train:\n  phases: [{epochs: 1, freeze: [neck]}, {epochs: 1}]\n"),
+        training(lambda p: p.json, recipe=True),
+        ConfigError,
+        ("train.phases.0.freeze", "no part 'neck'", "backbone, head"),
+    ),
+    Row(
+        "warm-up longer than the training",
+        lambda p: p.recipe.write_text("train:\n  schedule: {warmup_steps: 5}\n"),
+        training(lambda p: p.json, recipe=True),
+        ConfigError,
+        ("train.schedule.warmup_steps", "longer than the training", "2 at most", "got 5"),
+    ),
+    Row(
+        "weights selected by what is not logged",
+        lambda p: p.recipe.write_text("title: mine\ntrain:\n  monitor: accuracy\n"),
+        training(lambda p: p.json, recipe=True),
+        ConfigError,
+        ("recipe.yaml, line 2", "monitor=accuracy is not logged", "val_mre_px"),
+    ),
+    Row(
         "recipe of the wrong kind",
         lambda p: p.recipe.write_text("5\n"),
         training(lambda p: p.json, recipe=True),

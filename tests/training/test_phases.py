@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny
+from bregma.config import validate
 from bregma.data.loader import Batch, batches, epoch_order
 from bregma.errors import ConfigError
 from bregma.training.checks import check_plan
@@ -220,6 +221,11 @@ class TestRefusals:
             check_plan(phased(train), tiny.SCHEMA, 8)
         with pytest.raises(ConfigError, match=message):
             trainer(tmp_path, phased(train))
+
+    @pytest.mark.parametrize("lr", [0, -1, "fast", {"head": 0}, {"head": None}, [1e-3], float("nan")])
+    def test_rates_that_are_none(self, lr: Any) -> None:
+        with pytest.raises(ConfigError, match=r"setting 'train.phases.1.lr': expected a number above 0, or one a part"):
+            validate(Plan, {"train": {"phases": [{"epochs": 1}, {"epochs": 1, "lr": lr}]}}, where="mine.yaml")
 
     def test_a_rate_of_a_part_that_is_not_there(self) -> None:
         with pytest.raises(ConfigError, match=r"train.optimizer.part_lr.*no part 'neck'.*backbone, decoder, head"):

@@ -32,14 +32,15 @@ def check_length(settings: TrainConfig, images: int) -> None:
         ConfigError: names the setting and how long it may be.
     """
     warmup, steps = settings.schedule.warmup_steps, steps_per_epoch(settings, images)
-    for number, phase in enumerate(settings.stages):
-        most = settings.scheduled_epochs(number) * steps
+    for number in range(len(settings.stages)):
+        epochs = settings.scheduled_epochs(number)
+        most = epochs * steps
         if warmup > most:
             what = f"phase train.phases.{number}" if settings.phases else "training"
             raise ConfigError(
                 f"the warm-up is longer than the {what}",
                 where="train.schedule.warmup_steps",
-                expected=f"{most} at most ({phase.epochs} epochs, {steps} steps each)",
+                expected=f"{most} at most (epochs: {epochs}, steps in each: {steps})",
                 got=str(warmup),
             )
 

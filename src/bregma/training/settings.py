@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bregma.bundle import ModelConfig
 from bregma.config import Config
@@ -106,6 +107,16 @@ class ScheduleConfig(Config):
         return self
 
 
+def _rate(value: Any) -> float:
+    try:
+        rate = float(value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise ValueError(f"expected a number above 0, or one a part such as {{head: 2e-4}}, got {value!r}")
+    return rate
+
+
 class PhaseConfig(Config):
     """A stretch of a training with its own trained parts and learning rates; it begins with a fresh optimizer."""
 
@@ -113,12 +124,19 @@ class PhaseConfig(Config):
     freeze: tuple[str, ...] = ()
     """Parts of the network that stay as they are: no gradient, no dropout, and batch normalisation keeps its
     statistics."""
-    lr: Rate | dict[str, Rate] | None = None
+    lr: float | dict[str, float] | None = None
     """Peak learning rate: one number for all that is trained, or one a part; a part that is not named has that of
     ``train.optimizer``."""
     restart: bool = True
     """Whether the schedule, warm-up included, begins anew and runs to its end over this phase (and those after it that
     do not restart); otherwise it goes on."""
+
+    @field_validator("lr", mode="plain")
+    @classmethod
+    def _rates(cls, lr: Any) -> float | dict[str, float] | None:
+        if isinstance(lr, dict):
+            return {str(part): _rate(value) for part, value in lr.items()}
+        return None if lr is None else _rate(lr)
 
 
 class TrainConfig(Config):
