@@ -24,6 +24,7 @@ TINY = {
     "maht": {"encoder": "test_resnet", "width": 16, "heads": 2, "decoder_channels": (8, 8, 8, 8, 8), "dropout": 0.0},
     "resnet_attention": {"encoder": "test_resnet", "decoder_channels": (8, 8, 8, 8, 8)},
     "coordinate_net": {"encoder": "test_resnet", "attention": "coordinate"},
+    "light": {"encoder": "test_resnet", "decoder_channels": 8},
 }
 BOTH = OutputSpec(3, {"presence": 3})
 MAP_NETWORKS = [name for name in NETWORKS if name != "coordinate_net"]
@@ -243,6 +244,9 @@ def test_gradients_reach_every_parameter_beside_a_coarse_stem(map_stride):
         ("simple_baseline", {"backbone", "decoder", "head"}),
         ("hrnet", {"backbone", "head"}),
         ("maht", {"backbone", "bridge", "decoder", "head"}),
+        ("resnet_attention", {"backbone", "decoder", "head"}),
+        ("coordinate_net", {"backbone", "head"}),
+        ("light", {"backbone", "decoder", "head"}),
     ],
 )
 def test_every_parameter_is_in_a_named_part(name, parts):

@@ -9,6 +9,7 @@ from pydantic import Field
 from bregma.networks.base import Network, NetworkConfig, OutputSpec
 from bregma.networks.coordinate_net import CoordinateNet, CoordinateNetConfig
 from bregma.networks.hrnet import HRNet, HRNetConfig
+from bregma.networks.light import Light, LightConfig
 from bregma.networks.maht import MAHTConfig, MAHTNet
 from bregma.networks.resnet_attention import ResNetAttention, ResNetAttentionConfig
 from bregma.networks.scn import SCN, SCNConfig
@@ -25,7 +26,8 @@ AnyNetworkConfig = Annotated[
     | HRNetConfig
     | MAHTConfig
     | ResNetAttentionConfig
-    | CoordinateNetConfig,
+    | CoordinateNetConfig
+    | LightConfig,
     Field(discriminator="name"),
 ]
 
@@ -38,6 +40,7 @@ NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
     "maht": (MAHTConfig, MAHTNet),
     "resnet_attention": (ResNetAttentionConfig, ResNetAttention),
     "coordinate_net": (CoordinateNetConfig, CoordinateNet),
+    "light": (LightConfig, Light),
 }
 
 
