@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from bregma.prediction.predictor import Predictor
 from bregma.recipe import builtin_recipes, load_recipe
 from bregma.shape_model import MIN_CASES, shape_model_of
 from bregma.training.loop import Trainer
-from bregma.training.plan import Planned, flatten, make_plan
+from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.types import Dataset, Prediction
 
 PHANTOM_OF = {"demo": "lumbar_lateral", "spine": "lumbar_lateral", "fetal": "fetal_head"}
@@ -36,6 +35,17 @@ SMALL = (
 )
 
 
+SMALL_NETWORK = {
+    "unet": ("base_channels=8", "max_channels=64"),
+    "scn": ("channels=8",),
+    "simple_baseline": ("encoder=resnet18", "decoder_channels=16"),
+    "hrnet": ("encoder=hrnet_w18_small",),
+    "resnet_attention": ("encoder=resnet18", "decoder_channels=[32, 16, 16, 8, 8]"),
+    "maht": ("encoder=resnet18", "width=32", "decoder_channels=[32, 16, 16, 8, 8]"),
+}
+"""Full sizes are built for their parameter counts (tests/networks)."""
+
+
 @pytest.fixture(params=builtin_recipes())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -51,12 +61,11 @@ def phantoms(name: str, count: int = 4) -> Dataset:
 
 
 def small(name: str) -> tuple[str, ...]:
-    """Return what makes a recipe's training one of two steps; where it has phases, of one step each."""
-    phases = load_recipe(name).recipe.train.get("phases", ())
-    if not phases:
-        return SMALL
-    short = [{**phase, "epochs": 1} for phase in phases]
-    return (*(item for item in SMALL if not item.startswith("train.epochs")), f"train.phases={json.dumps(short)}")
+    """Return what makes a recipe's training one of two steps of a small network, from random weights."""
+    network = load_recipe(name).recipe.model.get("network", {})
+    first = ("pretrained=none",) if "pretrained" in network else ()
+    changes = (*first, *SMALL_NETWORK.get(network.get("name", ""), ()))
+    return (*SMALL, *(f"model.network.{change}" for change in changes))
 
 
 def planned(name: str, overrides: tuple[str, ...] = (), hardware: Hardware | None = None) -> Planned:
@@ -64,7 +73,8 @@ def planned(name: str, overrides: tuple[str, ...] = (), hardware: Hardware | Non
     data = phantoms(name)
     machine = hardware or Hardware("cpu", cores=2, fast_bf16=False)
     part, where, lines = loaded.recipe.plan_part(), loaded.where, loaded.lines
-    return make_plan(fingerprint(data), data.schema, 4, recipe=part, where=where, lines=lines, hardware=machine)
+    plan = make_plan(fingerprint(data), data.schema, 4, recipe=part, where=where, lines=lines, hardware=machine)
+    return with_reference(plan, data.cases)
 
 
 def test_has_a_phantom_of_its_anatomy(name: str) -> None:
@@ -81,7 +91,7 @@ def test_every_setting_of_it_is_known_and_honoured(name: str, accelerator: str) 
     plan = planned(name, hardware=Hardware(accelerator, cores=8, fast_bf16=accelerator == "cuda"))
     values = plan.plan.to_dict()
     for setting, value in flatten(recipe.plan_part()).items():
-        assert plan.reasons[setting] == "set by the recipe"
+        assert plan.reasons[setting].startswith("set by the recipe")
         found = flatten(values)[setting]
         if setting not in WRITTEN_SHORT:
             assert found == (list(value) if isinstance(value, tuple) else value), setting
