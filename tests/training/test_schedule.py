@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
@@ -104,3 +105,12 @@ def test_plateau_state_comes_back() -> None:
     for either in (schedule, other):
         either.validated(7.0)
         assert either.factor(0) == 0.5
+
+
+def test_every_schedule_and_its_settings_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/training.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name in get_args(ScheduleConfig.model_fields["name"].annotation):
+        assert name in rows
+    for setting in ScheduleConfig.model_fields.keys() - {"name"}:
+        assert f"`{setting}`" in page
