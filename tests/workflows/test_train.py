@@ -296,6 +296,23 @@ def test_the_histogram_that_images_are_matched_to_comes_from_training_images(tmp
     assert load_bundle(made.bundle).config.preprocess == stored
 
 
+def test_the_plan_says_which_weights_a_run_started_from(
+    tmp_path: Path, spots: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*wanted: object) -> Path:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("bregma.networks.pretrained._from_hub", offline)
+    network = "model.network={name: light, encoder: test_resnet, decoder_channels: 8, pretrained: auto}"
+    overrides = [item for item in tiny.OVERRIDES if "network" not in item] + [network, "train.epochs=1"]
+    made = train(spots, tmp_path / "r", overrides=overrides)
+    row = read(made.run / "plan.json")["rows"]["model.network.pretrained"]
+    assert row["value"] == "none"
+    assert "no route to host" in row["reason"]
+    assert load_bundle(made.bundle).config.network.pretrained == "none"
+    assert "pretrained: auto" in (made.run / "recipe.yaml").read_text()
+
+
 def test_a_budget_sets_the_number_of_epochs(tmp_path: Path, spots: Dataset) -> None:
     overrides = [item for item in tiny.OVERRIDES if "epochs" not in item]
     train(spots, tmp_path / "run", overrides=[*overrides, "train.select=last"], minutes=0.003)
