@@ -56,6 +56,24 @@ def test_a_point_far_from_its_place_is_found_and_no_other() -> None:
     assert found.score > 20
 
 
+def test_facing_the_other_way_is_not_unusual_where_the_anatomy_may() -> None:
+    # A shape with no mirror symmetry, whose first point is not labelled on all images.
+    skew = np.array([(12.0, 6.0), *[(0.0, 0.0)] * 6, (-9.0, 15.0)])
+    cases = []
+    for i, case in enumerate(_cases()):
+        points = case.landmarks.points + skew  # type: ignore[union-attr]
+        status = [Status.VISIBLE if i % 3 else Status.UNLABELLED, *[Status.VISIBLE] * 7]
+        points = points * (-1.0, 1.0) + (127.0, 0.0) if i % 2 else points
+        cases.append(replace(case, landmarks=LandmarkSet(points, np.array(status))))
+    both_ways = SCHEMA.model_copy(update={"flip": "keep"})
+    assert find_problems(Dataset("rings", both_ways, tuple(cases))) == ()
+    cases[7] = _with_point(cases[7], 2, (60.0, 60.0))
+    (found,) = find_problems(Dataset("rings", both_ways, tuple(cases)))
+    assert (found.case_id, found.landmark) == ("c07", "c")
+    # Where it may not, an image that faces the other way is worth a look.
+    assert len(_find(cases)) > 1
+
+
 def test_the_worst_of_a_kind_comes_first_and_errors_before_warnings() -> None:
     cases = _cases()
     cases[3] = _with_point(cases[3], 2, (72.0, 72.0))

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bregma.data.shapes import unusual_points
+from bregma.data.shapes import mirrored, unusual_points
 from bregma.data.split import Split
 from bregma.errors import BregmaError
 from bregma.types import Case, Dataset
@@ -186,6 +186,9 @@ def _unusual_findings(dataset: Dataset) -> Iterator[Finding]:
     if not labelled:
         return
     points = np.array([np.where(m.labelled[:, None], m.points, np.nan) for _, m in labelled])
+    if dataset.schema.flip == "keep":
+        # An anatomy that may face either side is compared with its kind, not with its mirror image.
+        points[mirrored(points)] *= (-1.0, 1.0)
     free = {dataset.schema.index(name) for group in dataset.schema.exchangeable for name in group}
     fixed = np.array([index for index in range(len(dataset.schema)) if index not in free], dtype=np.intp)
     for row, column, times, share in unusual_points(points[:, fixed]):
