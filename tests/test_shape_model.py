@@ -38,6 +38,25 @@ def noise(sd: float, count: int = 5) -> np.ndarray:
     return np.tile(sd**2 * np.eye(2), (count, 1, 1))
 
 
+class TestModes:
+    def test_the_ways_in_which_shapes_vary_come_by_their_strength(self) -> None:
+        """The middle point varies by 0.3 along x and by 0.1 along y; neither can be had by moving the whole."""
+        cov = np.zeros((10, 10))
+        cov[8, 8], cov[9, 9] = 0.3**2, 0.1**2
+        away, share = ShapeModel(SQUARE, cov, 100).modes(5)
+        assert away.shape == (5, 5, 2)
+        # A shift of the middle alone is four fifths of it, and a fifth of all points the other way.
+        expected = np.array([[-0.2, 0]] * 4 + [[0.8, 0]]) * 0.3
+        np.testing.assert_allclose(np.abs(away[0]), np.abs(expected), atol=1e-9)
+        np.testing.assert_allclose(np.abs(away[1]), np.abs(expected[:, ::-1]) / 3, atol=1e-9)
+        np.testing.assert_allclose(share, [0.9, 0.1, 0, 0, 0], atol=1e-9)
+
+    def test_no_more_than_there_are(self) -> None:
+        away, share = model_of().modes(100)
+        assert (len(away), len(share)) == (6, 6)
+        assert share.sum() == pytest.approx(1)
+
+
 class TestLearning:
     def test_pose_is_not_learned(self) -> None:
         model = learn_shape_model(posed(np.tile(SQUARE, (20, 1, 1)), np.random.default_rng(0)))

@@ -110,6 +110,23 @@ class ShapeModel:
         """
         return self.fit(points, cov, robust=False).contradiction
 
+    def modes(self, count: int) -> tuple[Array, Array]:
+        """Return how shapes vary most, poses apart: the strongest principal components (Cootes et al.).
+
+        Args:
+            count: how many; fewer where there are not so many.
+
+        Returns:
+            ``(K, N, 2)`` displacements of the mean by one standard deviation, and the share ``(K,)`` of all variance
+            that each explains.
+        """
+        _, free = _split_space(self.mean)
+        values, vectors = np.linalg.eigh(free.T @ self.cov @ free)
+        values = np.maximum(values[::-1], 0.0)
+        kept = min(count, len(values))
+        away = (free @ vectors[:, ::-1])[:, :kept] * np.sqrt(values[:kept])
+        return away.T.reshape(kept, -1, 2), values[:kept] / max(float(values.sum()), 1e-300)
+
     def _checked(self, points: ArrayLike, cov: ArrayLike) -> tuple[Array, Array]:
         p, noise = np.asarray(points, dtype=np.float64), np.asarray(cov, dtype=np.float64)
         if p.shape != (len(self), 2) or noise.shape != (len(self), 2, 2):

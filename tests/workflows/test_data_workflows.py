@@ -26,7 +26,17 @@ class TestInspect:
             "findings.csv",
             "findings.json",
             "contact_sheet.png",
+            *(path.name for path in found.figures),
         }
+        assert [path.name for path in found.figures] == [
+            "demographics.png",
+            "label_counts.png",
+            "measurements.png",
+            "samples.png",
+            "samples_by_parity.png",
+            "samples_by_gap_grade.png",
+        ]
+        assert found.to_dict()["figures"] == [str(path) for path in found.figures]
         assert json.loads((tmp_path / "i" / "fingerprint.json").read_text())["images"] == 14
         sheet = cv2.imread(str(tmp_path / "i" / "contact_sheet.png"))
         assert sheet.shape[1] > sheet.shape[0]
@@ -37,6 +47,7 @@ class TestInspect:
         found = inspect(spots)
         assert found.sheet is None
         assert json.loads(json.dumps(found.to_dict()))["sheet"] is None
+        assert found.to_dict()["figures"] == []
         assert list(tmp_path.iterdir()) == []
 
     def test_a_broken_image_is_a_finding_not_an_end(self, spots: Dataset, tmp_path: Path) -> None:
@@ -53,17 +64,17 @@ class TestInspect:
 
     @pytest.mark.parametrize("most", [1, 3, 24])
     def test_as_many_tiles_as_asked_for(self, spots: Dataset, most: int, tmp_path: Path) -> None:
-        told: list[tuple[int, int]] = []
+        told: dict[str, tuple[int, int]] = {}
 
         def track(items: object, total: int, what: str) -> list[object]:
             drawn = list(items)
-            told.append((total, len(drawn)))
+            told[what] = (total, len(drawn))
             return drawn
 
         same = tuple(replace(case, landmarks=spots.cases[0].landmarks) for case in spots.cases[1:6])
         data = replace(spots, cases=(spots.cases[0], *same, *spots.cases[6:]))
         inspect(data, out=tmp_path / "i", images=most, track=track)
-        assert told == [(min(most, 14), min(most, 14))]
+        assert told == dict.fromkeys(("draw", "draw samples"), (min(most, 14), min(most, 14)))
 
     def test_every_image_broken(self, spots: Dataset, tmp_path: Path) -> None:
         cases = tuple(replace(case, image=Absent()) for case in spots.cases[:2])

@@ -31,12 +31,16 @@ def inspect(
     labels: Labels = None,
     columns: Columns = None,
     strict: Strict = False,
-    tiles: Annotated[int, typer.Option("--tiles", min=1, help="Images on the contact sheet.")] = 24,
+    tiles: Annotated[
+        int, typer.Option("--tiles", min=1, help="Images on the contact sheet, and of random samples.")
+    ] = 24,
     as_json: Json = False,
 ) -> None:
     """Describe a labelled dataset, list what looks wrong in it, and draw its labels.
 
-    With --out it writes fingerprint.json, findings.csv, findings.json and contact_sheet.png.
+    With --out it writes fingerprint.json, findings.csv, findings.json, contact_sheet.png, and figures of what the
+    dataset has: demographics.png (tags and targets), label_counts.png, shape.png, measurements.png, samples.png, and
+    samples_by_NAME.png for tags and grades.
     """
     from bregma import workflows
     from bregma.cli.show import show_inspection

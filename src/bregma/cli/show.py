@@ -38,6 +38,7 @@ def show_inspection(found: Inspection) -> None:
             "size": f"{_range(print_.width)} x {_range(print_.height)} px",
             "spacing": f"known for {known} of {print_.images} images" if known else "not known: lengths are in pixels",
             **({"contact sheet": found.sheet} if found.sheet else {}),
+            **({"figures": ", ".join(path.name for path in found.figures)} if found.figures else {}),
         }
     )
     rows = [(finding.severity, finding.kind.replace("_", " "), finding.sentence) for finding in found.findings]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -49,6 +49,38 @@ def contact_sheet(
         face = font(text_px, bold=True)
         pen.text((x, y + cell[0] + text_px), shorten(caption, cell[1], text_px), INK, face, anchor="lm")
     return np.asarray(sheet, dtype=np.uint8)
+
+
+def grouped_sheet(
+    groups: Mapping[str, Sequence[tuple[Rgb, str]]], *, cell: tuple[int, int] = (300, 300), gap: int = 12
+) -> Rgb:
+    """Lay pictures out in rows, one a group, below the group's name.
+
+    Args:
+        groups: heading to pictures with captions; the rest as of :func:`contact_sheet`.
+        cell: height and width that a picture is fitted into.
+        gap: pixels between cells and around the sheet.
+
+    Raises:
+        ImageError: no groups, or one without tiles.
+    """
+    if not groups:
+        raise ImageError("a sheet needs groups")
+    strips = []
+    for heading, tiles in groups.items():
+        strip = contact_sheet(tiles, columns=len(tiles), cell=cell, gap=gap)
+        text_px = max(13, cell[1] // 18)
+        title = Image.new("RGB", (strip.shape[1], 2 * text_px), PAPER)
+        words = shorten(heading, strip.shape[1] - 2 * gap, text_px)
+        ImageDraw.Draw(title).text((gap, 1.3 * text_px), words, INK, font(text_px, bold=True), anchor="lm")
+        strips.append(np.vstack([np.asarray(title), strip]))
+    width = max(strip.shape[1] for strip in strips)
+    sheet = np.full((sum(len(strip) for strip in strips), width, 3), PAPER, dtype=np.uint8)
+    top = 0
+    for strip in strips:
+        sheet[top : top + len(strip), : strip.shape[1]] = strip
+        top += len(strip)
+    return sheet
 
 
 def save_png(path: str | Path, picture: Rgb) -> Path:

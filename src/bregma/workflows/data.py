@@ -14,12 +14,13 @@ import numpy as np
 from bregma.data.audit import Finding, find_problems
 from bregma.data.fingerprint import Fingerprint, fingerprint
 from bregma.datasets import write_dataset
-from bregma.errors import BregmaError, LabelError
+from bregma.errors import LabelError
 from bregma.files import write_json, write_text
 from bregma.phantoms import make_phantoms
 from bregma.phantoms.base import Difficulty
-from bregma.report import contact_sheet, draw_overlay, save_png
-from bregma.types import Case, Dataset
+from bregma.report import contact_sheet, save_png
+from bregma.types import Dataset
+from bregma.workflows.dataset_figures import case_tile, draw_dataset_figures
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.track import Track, untracked
 
@@ -35,12 +36,14 @@ class Inspection:
         fingerprint: the dataset in numbers.
         findings: what looks wrong, worst first.
         sheet: the contact sheet, or None where nothing was written.
+        figures: the other pictures written: tags, labels, shapes, measurements, and samples.
     """
 
     dataset: Dataset
     fingerprint: Fingerprint
     findings: tuple[Finding, ...]
     sheet: Path | None
+    figures: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -48,6 +51,7 @@ class Inspection:
             "fingerprint": self.fingerprint.to_dict(),
             "findings": [finding.to_dict() for finding in self.findings],
             "sheet": None if self.sheet is None else str(self.sheet),
+            "figures": [str(path) for path in self.figures],
         }
 
 
@@ -59,11 +63,12 @@ def inspect(
     images: int = SHEET_IMAGES,
     track: Track = untracked,
 ) -> Inspection:
-    """Describe a dataset, list what looks wrong, and draw a contact sheet of its labels.
+    """Describe a dataset, list what looks wrong, and draw its labels and what it consists of.
 
     Args:
         data: a labelled dataset, or its folder or label file.
-        out: a folder for ``fingerprint.json``, ``findings.csv``, ``findings.json`` and ``contact_sheet.png``.
+        out: a folder for ``fingerprint.json``, ``findings.csv``, ``findings.json``, ``contact_sheet.png``, and a
+            figure of each thing that the dataset has (:func:`draw_dataset_figures`).
         options: how to read ``data``.
         images: tiles of the sheet: cases with findings first, then an even sample of the rest.
         track: wraps the iteration over the tiles.
@@ -78,7 +83,8 @@ def inspect(
     if not readable.cases:
         raise LabelError("none of the images can be read", where=dataset.name, got=findings[0].sentence)
     found = fingerprint(readable)
-    sheet = None
+    sheet: Path | None = None
+    figures: tuple[Path, ...] = ()
     if out is not None:
         folder = Path(out)
         write_json(folder / "fingerprint.json", found.to_dict())
@@ -86,7 +92,8 @@ def inspect(
         write_text(folder / "findings.csv", _findings_csv(findings))
         tiles = list(track(_tiles(dataset, findings, images), min(images, len(dataset)), "draw"))
         sheet = save_png(folder / "contact_sheet.png", contact_sheet(tiles, columns=6))
-    return Inspection(dataset, found, findings, sheet)
+        figures = draw_dataset_figures(readable, found, findings, folder, images=images, track=track)
+    return Inspection(dataset, found, findings, sheet, figures)
 
 
 def convert(
@@ -161,16 +168,8 @@ def _tiles(dataset: Dataset, findings: Sequence[Finding], most: int) -> Iterator
     sample = [rest[i] for i in np.linspace(0, len(rest) - 1, most - len(suspects)).astype(int)] if rest else []
     chosen = {case.id: case for case in (*suspects, *sample)}
     for case in chosen.values():
-        yield _tile(dataset, case, reasons.get(case.id))
-
-
-def _tile(dataset: Dataset, case: Case, reason: str | None) -> tuple[Any, str]:
-    caption = case.id if reason is None else f"{case.id}: {reason}"
-    try:
-        image = case.image.load()
-    except BregmaError:
-        image = np.zeros(case.frame.shape, dtype=np.uint8)
-    return draw_overlay(image, schema=dataset.schema, truth=case.landmarks, size=420, legend=False), caption
+        reason = reasons.get(case.id)
+        yield case_tile(dataset.schema, case, case.id if reason is None else f"{case.id}: {reason}")
 
 
 def _findings_csv(findings: Sequence[Finding]) -> str:
