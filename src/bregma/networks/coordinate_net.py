@@ -39,7 +39,7 @@ class CoordinateNetConfig(EncoderConfig):
 
 
 class CoordinateNet(Network):
-    """An encoder with a head of linear layers, for codecs that ask for vectors only."""
+    """Coordinate regressor: an encoder with a head of linear layers, for codecs without maps."""
 
     parts: ClassVar = {"backbone": ("encoder",), "head": ("attention", "trunk", "heads")}
 

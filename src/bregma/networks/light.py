@@ -30,7 +30,7 @@ class LightConfig(EncoderConfig):
 
 
 class Light(Network):
-    """A mobile encoder and a narrow pyramid of separable convolutions."""
+    """Light network for real time on a CPU: a mobile encoder, a narrow pyramid of separable convolutions."""
 
     parts: ClassVar = {"backbone": ("encoder",), "decoder": ("lateral", "joint"), "head": ("heads",)}
 

@@ -39,7 +39,7 @@ class ResNetAttentionConfig(EncoderConfig):
 
 
 class ResNetAttention(Network):
-    """U-Net whose skips are weighted by channel, and whose last features are weighted by place."""
+    """ResNet-34 U-Net with CBAM: skips are weighted by channel, the last features by place."""
 
     parts: ClassVar = {"backbone": ("encoder",), "decoder": ("up", "spatial"), "head": ("heads",)}
 
