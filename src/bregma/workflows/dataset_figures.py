@@ -122,7 +122,7 @@ def _label_counts(schema: LandmarkSchema, found: Fingerprint) -> bytes | None:
 
 def tag_groups(order: Sequence[Case]) -> dict[str, Groups]:
     """Return, for each tag that divides the images into a few kinds, some images of each kind."""
-    sheets = {}
+    sheets: dict[str, Groups] = {}
     for name, values in values_by_name(case.tags for case in order).items():
         counts = counts_of(values) if is_category(values) else {}
         if 2 <= len(counts) <= _MOST_ROWS and len(sheets) < _MOST_SHEETS:

@@ -147,12 +147,12 @@ def measurement_panels(schema: LandmarkSchema, measured: Iterable[Measured]) -> 
         if scale is not None:
             worst = worst_of_each(quantity, scale)
             title = label if quantity.spec.along is None else f"{label}: largest of each image"
-            groups = {grade: [m.value for _, m in worst if m.grade == grade] for grade in scale.labels}
+            groups = {grade: _values(m for _, m in worst if m.grade == grade) for grade in scale.labels}
             yield Histogram(title, unit, {g: values for g, values in groups.items() if values}, scale.edges)
         if quantity.spec.along is not None:
             yield Boxes(label, unit, _by_level(schema, quantity), _both_ways(scale))
         elif scale is None:
-            yield Histogram(label, unit, {"": [m.value for _, rows in quantity.found for m in rows]})
+            yield Histogram(label, unit, {"": _values(m for _, rows in quantity.found for m in rows)})
 
 
 def worst_of_each(quantity: Measured, scale: GradeScale) -> list[tuple[Case, Measurement]]:
@@ -165,12 +165,14 @@ def worst_of_each(quantity: Measured, scale: GradeScale) -> list[tuple[Case, Mea
     return [(case, max(rows, key=height)) for case, rows in quantity.found]
 
 
-def _by_level(schema: LandmarkSchema, quantity: Measured) -> dict[str, list[float | None]]:
-    values: dict[str, list[float | None]] = {level or "": [] for level, _ in expand(schema, quantity.spec)}
-    for _, rows in quantity.found:
-        for found in rows:
-            values[found.level or ""].append(found.value)
-    return values
+def _by_level(schema: LandmarkSchema, quantity: Measured) -> dict[str, list[float]]:
+    levels = [level for level, _ in expand(schema, quantity.spec)]
+    every = [found for _, rows in quantity.found for found in rows]
+    return {level or "": _values(found for found in every if found.level == level) for level in levels}
+
+
+def _values(found: Iterable[Measurement]) -> list[float]:
+    return [m.value for m in found if m.value is not None]
 
 
 def _both_ways(scale: GradeScale | None) -> tuple[float, ...]:
