@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from collections.abc import Iterator
 
+import torch
 from lightning_fabric import Fabric
 
 from bregma.errors import ConfigError
@@ -53,3 +57,30 @@ def check_devices(settings: TrainConfig, images: int) -> str:
             "there are more devices than training images", where="train.devices", expected=f"{images} at most"
         )
     return accelerator
+
+
+@contextlib.contextmanager
+def repeatable_operations(wanted: bool) -> Iterator[None]:
+    """Let torch use only operations that repeat to the last bit, and restore its mode afterwards.
+
+    Raises:
+        ConfigError: one of which there is no such form was used.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products ask for it.
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ConfigError(
+            f"the training has an operation that does not repeat exactly ({str(error).splitlines()[0]})",
+            where="train.deterministic",
+            fix="set it to false, or train on the CPU",
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -6,13 +6,9 @@ part of the checkpoint, so that replaying an interrupted epoch gives the weights
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import itertools
-import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,19 +19,20 @@ from torch import Tensor
 
 from bregma.bundle import build_model
 from bregma.data.loader import Batch, SampleSource, batches, epoch_order
-from bregma.errors import ConfigError, RunError
+from bregma.errors import RunError
 from bregma.inference import memory_format
 from bregma.schema import LandmarkSchema
 from bregma.training.checkpoint import (
     load_optimizer,
     optimizer_tensors,
+    plan_hash,
     prefixed,
     read_checkpoint,
     unprefixed,
     write_checkpoint,
 )
 from bregma.training.checks import batches_per_epoch, steps_per_epoch
-from bregma.training.devices import start_devices
+from bregma.training.devices import repeatable_operations, start_devices
 from bregma.training.ema import Averaged
 from bregma.training.history import TensorBoardLog, write_history
 from bregma.training.monitoring import MRE, cost, metric_names
@@ -132,7 +129,7 @@ class Trainer:
             self._restore()
         board = TensorBoardLog(self.folder / "tensorboard") if self.fabric.is_global_zero else None
         self.observer.started(self.progress.epoch, self.plan.train.epochs, self._steps_per_epoch)
-        with _repeatable(self.plan.train.deterministic):
+        with repeatable_operations(self.plan.train.deterministic):
             self._train(board)
         if board is not None:
             board.close()
@@ -371,35 +368,7 @@ class Trainer:
         )
 
 
-def plan_hash(plan: Plan) -> str:
-    """Return a hash of every setting."""
-    return hashlib.sha256(json.dumps(plan.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
 def _in_groups(stream: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
     """Yield the batches of one step after the other; the last ones may be fewer."""
     while group := tuple(itertools.islice(stream, size)):
         yield group
-
-
-@contextlib.contextmanager
-def _repeatable(wanted: bool) -> Iterator[None]:
-    """Let torch use only operations that repeat to the last bit, and restore its mode afterwards."""
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products ask for it.
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    except RuntimeError as error:
-        if "deterministic" not in str(error):
-            raise
-        raise ConfigError(
-            f"the training has an operation that does not repeat exactly ({str(error).splitlines()[0]})",
-            where="train.deterministic",
-            fix="set it to false, or train on the CPU",
-        ) from error
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -205,7 +205,7 @@ class TrainConfig(Config):
         if not isinstance(data, dict) or not isinstance(data.get("phases"), list | tuple):
             return data
         phases = [phase.to_dict() if isinstance(phase, PhaseConfig) else phase for phase in data["phases"]]
-        lengths = [phase.get("epochs") for phase in phases if isinstance(phase, dict)]
+        lengths: list[Any] = [phase.get("epochs") for phase in phases if isinstance(phase, dict)]
         if not lengths or len(lengths) < len(phases) or not all(isinstance(n, int) and n > 0 for n in lengths):
             return data  # Whatever is not valid here is refused where it stands.
         epochs = data.get("epochs", sum(lengths))
