@@ -34,7 +34,7 @@ def test_every_row_says_what_it_is_and_where(tables: dict[str, CatalogTable]) ->
         assert len(names(table)) == len(table.rows), table.name
         for row in table.rows:
             assert row.summary.strip(), f"{table.name}: {row.name}"
-            assert row.source.startswith(("bregma.", "anatomies/", "recipes/")), f"{table.name}: {row.name}"
+            assert row.source.startswith(("bregma.", "anatomies/", "recipes/", "studies/")), f"{table.name}: {row.name}"
             assert "\n" not in row.summary
             assert "``" not in row.summary
 
@@ -56,6 +56,7 @@ def test_rows_are_those_of_the_tables_themselves(tables: dict[str, CatalogTable]
     assert names(tables["codecs"]) == set(CODECS)
     assert names(tables["losses"]) == set(LOSSES)
     assert names(tables["primitives"]) == set(PRIMITIVES)
+    assert names(tables["steps"]) == {"clahe", "histogram_match"}
 
 
 def test_counts_of_an_anatomy() -> None:
