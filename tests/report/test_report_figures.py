@@ -175,3 +175,4 @@ def test_small_words() -> None:
     assert (unit_suffix("deg"), unit_suffix("1"), unit_suffix("mm2")) == ("°", "", "\u00a0mm²")
     nested = {"a": {"b": 1.5, "c": [1, 2]}, "d": None, "e": True}
     assert flat(nested) == [("a.b", "1.5"), ("a.c", "1, 2"), ("d", "–"), ("e", "yes")]
+    assert flat({"curve": [0.25, *range(98), 0.75]}) == [("curve", "100 values, 0.25 to 0.75")]
