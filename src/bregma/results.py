@@ -94,11 +94,17 @@ class Agreement:
     Attributes:
         name: the measurement.
         level: where along a chain, or None for all places taken together.
-        unit: of ``mae`` and ``bias``.
+        unit: of all figures but ``icc`` and those of grades.
         mae: mean absolute difference.
         bias: mean difference, predicted minus true.
         grade_accuracy: share of equal grades in %, or None where there is no grade scale.
         failed: places that have a true value and no predicted one.
+        difference_sd: standard deviation of the differences, those of one subject taken as repeated measures.
+        loa_low: lower 95 % limit of agreement.
+        loa_high: upper 95 % limit of agreement.
+        icc: ICC(2,1), absolute agreement of single measurements.
+        kappa: quadratically weighted kappa of the grades, or None where there is no grade scale.
+        kappa_linear: linearly weighted kappa.
     """
 
     name: str
@@ -109,6 +115,12 @@ class Agreement:
     bias: Estimate
     grade_accuracy: Estimate | None
     failed: int
+    difference_sd: Estimate | None = None
+    loa_low: Estimate | None = None
+    loa_high: Estimate | None = None
+    icc: Estimate | None = None
+    kappa: Estimate | None = None
+    kappa_linear: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,7 @@ class Evaluation:
         settings: thresholds, sizes, bootstrap draws and seed that gave the figures.
         notes: what a reader must know (images that failed, missing spacing, small n).
         human: the same metrics of a second observer against the labels; empty where there is none.
+        human_agreements: the same rows as ``agreements``, of the second observer.
     """
 
     name: str
@@ -136,6 +149,7 @@ class Evaluation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     human: Mapping[str, Estimate] = field(default_factory=dict)
+    human_agreements: tuple[Agreement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,7 +227,7 @@ class ArmResult:
         name: of the arm.
         mre: mean radial error over points, with its interval over subjects.
         median: median radial error.
-        seed_mres: the mean radial error of each seed.
+        seed_mres: the mean radial error of each seed; None where it scored no point.
         tiers: share of images below each of the study's tiers.
         difference: mean radial error minus that of the reference, paired by subject; None for the reference.
         p_value: two-sided, corrected for the number of arms; None for the reference.
@@ -222,7 +236,7 @@ class ArmResult:
     name: str
     mre: Estimate
     median: Estimate
-    seed_mres: tuple[float, ...]
+    seed_mres: tuple[float | None, ...]
     tiers: tuple[Estimate, ...]
     difference: Estimate | None
     p_value: float | None

@@ -11,7 +11,8 @@ from scipy import stats
 
 from bregma import metrics
 from bregma.errors import InputError
-from bregma.evaluation.figures import Figure, estimates, measurement_figures, point_figures
+from bregma.evaluation.figures import Figure, estimates, point_figures
+from bregma.evaluation.measured import measurement_figures
 from bregma.evaluation.notes import FEW_SUBJECTS
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.stored import StoredRun, load_run, table_of
@@ -67,6 +68,7 @@ def compare_stored(
     """
     common = shared_cases(runs)
     subjects = len(common.subjects)
+    left_out = unlike_notes(runs, titles, common, repeats=repeats)
     figures = [figures_of(run, common, settings) for run in runs]
     rows = _rows(figures, subjects, settings)
     return ComparisonTable(
@@ -76,7 +78,7 @@ def compare_stored(
         cases=len(common.ids) // repeats,
         subjects=subjects,
         test=f"paired bootstrap over subjects, {settings.draws} draws; Wilcoxon signed-rank test over subjects",
-        notes=tuple(_notes(runs, titles, common.ids, subjects, rows, settings)),
+        notes=(*left_out, *_notes(runs, titles, subjects, rows, settings)),
     )
 
 
@@ -125,19 +127,22 @@ class SharedCases:
     subjects: dict[str, int]
     labelled: Mask
 
-    def only(self, ids: Container[str]) -> SharedCases:
-        """Return the part of these cases that is among ``ids``; subjects keep their index."""
-        kept = [index for index, case in enumerate(self.ids) if case in ids]
-        return SharedCases(tuple(self.ids[i] for i in kept), self.subjects, self.labelled[kept])
 
-
-def shared_cases(runs: Sequence[StoredRun]) -> SharedCases:
+def shared_cases(runs: Sequence[StoredRun], among: Container[str] | None = None) -> SharedCases:
     """Return the cases that all runs hold, and the points of them that are labelled in all.
+
+    Args:
+        runs: saved evaluations.
+        among: cases to which to keep; None takes all. Only their subjects are then resampled.
 
     Raises:
         InputError: there is none, or a case has different subjects.
     """
-    ids = [case for case in runs[0].cases if all(case in run.cases and case in run.points for run in runs)]
+    ids = [
+        case
+        for case in (runs[0].cases if among is None else [case for case in runs[0].cases if case in among])
+        if all(case in run.cases and case in run.points for run in runs)
+    ]
     if not ids:
         raise InputError("the runs have no case in common", fix="evaluate all runs on the same cases")
     for case in ids:
@@ -212,23 +217,34 @@ def paired_p(figure: Figure, reference: Figure, subjects: int) -> float | None:
     return signed_rank_p(metrics.per_subject(_minus(figure, reference), subjects))
 
 
+def unlike_notes(
+    runs: Sequence[StoredRun], titles: Sequence[str], common: SharedCases, *, repeats: int = 1
+) -> list[str]:
+    """Say which cases the runs do not share, and where they were scored by different labels."""
+    counted = " (each counted once a seed)" if repeats > 1 else ""
+    notes = [
+        f"{title}: {len(run.cases) - len(common.ids)} of its {len(run.cases)} cases{counted} were not scored by all."
+        for run, title in zip(runs, titles)
+        if len(run.cases) > len(common.ids)
+    ]
+    changed = sum(not _same_labels(runs, case) for case in common.ids)
+    if changed:
+        notes.append(f"The labels of {changed} cases{counted} differ between the runs, so they were not scored alike.")
+    return notes
+
+
 def _notes(
     runs: Sequence[StoredRun],
     titles: Sequence[str],
-    ids: Sequence[str],
     subjects: int,
     rows: Sequence[ComparisonRow],
     settings: EvaluationSettings,
 ) -> list[str]:
-    notes = []
-    for run, title in zip(runs, titles):
-        if len(run.cases) > len(ids):
-            notes.append(f"{title}: {len(run.cases) - len(ids)} of its {len(run.cases)} cases were not scored by all.")
-        if run.settings != settings:
-            notes.append(f"{title} was evaluated with other settings; its figures here follow those of this table.")
-    changed = sum(not _same_labels(runs, case) for case in ids)
-    if changed:
-        notes.append(f"The labels of {changed} cases differ between the runs, so these were not scored alike.")
+    notes = [
+        f"{title} was evaluated with other settings; its figures here follow those of this table."
+        for run, title in zip(runs, titles)
+        if run.settings != settings
+    ]
     if subjects < FEW_SUBJECTS:
         notes.append(f"Only {subjects} subjects are shared: intervals may be too narrow, and tests have little power.")
     for index, title in enumerate(titles[1:], start=1):

@@ -10,14 +10,17 @@ and ``mm_ref`` (the literature's convention).
     nme                              radial error in % of the diagonal of the box around the true points
     missed_rate, false_rate          labelled points not given; points known to be off the image that were given, in %
     <measurement>_mae, _bias         predicted against true values
+    <measurement>_difference_sd      standard deviation of the differences, predicted minus true
+    <measurement>_loa_low, _loa_high 95 % limits of agreement: bias ± 1.96 of these standard deviations
+    <measurement>_icc                ICC(2,1), two-way random effects, absolute agreement, single measures
+    <measurement>_kappa              quadratically weighted kappa of the grades; _kappa_linear: linearly weighted
     <measurement>_grade_accuracy     places with the true grade, in %; a place without a predicted grade is wrong
     <measurement>_worst_grade_accuracy   images whose highest grade along the chain is right, in %
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,11 +29,10 @@ from numpy.typing import ArrayLike
 
 from bregma import metrics
 from bregma.evaluation.settings import EvaluationSettings
-from bregma.evaluation.tables import PointTable, Reading
+from bregma.evaluation.tables import PointTable
 from bregma.geometry import Array
 from bregma.metrics import Interval, Statistic
 from bregma.results import Estimate
-from bregma.schema import LandmarkSchema
 
 K = TypeVar("K", bound=Hashable)
 
@@ -161,83 +163,6 @@ def _presence_figures(table: PointTable, settings: EvaluationSettings) -> dict[s
 def _share(hit: ArrayLike, among: ArrayLike, table: PointTable) -> Statistic:
     values = np.where(among, np.where(hit, 100.0, 0.0), np.nan)
     return metrics.mean_statistic(values, np.repeat(table.subject, values.shape[1]), table.subjects)
-
-
-def measurement_figures(
-    rows: Sequence[Reading], subjects: int, schema: LandmarkSchema | None = None
-) -> dict[str, Figure]:
-    """Return the figures of each measurement, all places taken together.
-
-    Args:
-        rows: readings of one or several measurements.
-        subjects: number of subjects.
-        schema: gives the order of grades, for the highest grade along a chain; without it that figure is left out.
-    """
-    figures: dict[str, Figure] = {}
-    for name in dict.fromkeys(row.name for row in rows):
-        own = [row for row in rows if row.name == name]
-        agreement = agreement_figures(own, subjects)
-        figures |= {f"{name}_{kind}": figure for kind, figure in agreement.items()}
-        order = _grade_order(schema, name) if any(row.level for row in own) else {}
-        if order and "grade_accuracy" in agreement:
-            figures[f"{name}_worst_grade_accuracy"] = _worst_grade_figure(own, subjects, order)
-    return figures
-
-
-def agreement_figures(rows: Sequence[Reading], subjects: int) -> dict[str, Figure]:
-    """Return ``mae`` and ``bias`` of the readings in their :func:`common_unit`, and ``grade_accuracy`` if graded."""
-    unit = common_unit(rows)
-    subject = np.array([row.subject for row in rows], dtype=np.intp)
-    difference = np.array([_difference(row, unit) for row in rows])
-    n = int(np.isfinite(difference).sum())
-    mae = metrics.mean_statistic(np.abs(difference), subject, subjects)
-    mean = metrics.mean_statistic(difference, subject, subjects)
-    figures = {
-        "mae": Figure(mae, n, unit, tested=True),
-        "bias": Figure(mean, n, unit, lower_is_better=None),
-    }
-    right = np.array([np.nan if r.true_grade is None else 100.0 * (r.predicted_grade == r.true_grade) for r in rows])
-    if np.isfinite(right).any():
-        statistic = metrics.mean_statistic(right, subject, subjects)
-        graded = int(np.isfinite(right).sum())
-        figures["grade_accuracy"] = Figure(statistic, graded, "%", tested=True, lower_is_better=False)
-    return figures
-
-
-def common_unit(rows: Sequence[Reading]) -> str:
-    """Return the unit of most readings; the others (lengths without a spacing) cannot be averaged with them."""
-    units = Counter(row.unit for row in rows if row.true is not None) or Counter(row.unit for row in rows)
-    return units.most_common(1)[0][0]
-
-
-def _difference(row: Reading, unit: str) -> float:
-    if row.true is None or row.predicted is None or row.unit != unit:
-        return float("nan")
-    return row.predicted - row.true
-
-
-def _grade_order(schema: LandmarkSchema | None, name: str) -> dict[str, int]:
-    specs = () if schema is None else schema.measurements
-    for spec in specs:
-        if schema is not None and spec.name == name and spec.grade is not None:
-            return {label: rank for rank, label in enumerate(schema.grade(spec.grade).labels)}
-    return {}
-
-
-def _worst_grade_figure(rows: Sequence[Reading], subjects: int, order: Mapping[str, int]) -> Figure:
-    """Compare the highest grade of each image; places without a true grade are left out on both sides."""
-    true: dict[str, int] = {}
-    predicted: dict[str, int] = {}
-    subject: dict[str, int] = {}
-    for row in rows:
-        if row.true_grade is not None:
-            subject[row.case_id] = row.subject
-            true[row.case_id] = max(true.get(row.case_id, -1), order[row.true_grade])
-            rank = -1 if row.predicted_grade is None else order[row.predicted_grade]
-            predicted[row.case_id] = max(predicted.get(row.case_id, -1), rank)
-    right = [100.0 * (predicted[case] == true[case]) for case in true]
-    statistic = metrics.mean_statistic(right, list(subject.values()), subjects)
-    return Figure(statistic, len(right), "%", lower_is_better=False)
 
 
 def estimates(figures: Mapping[K, Figure], subjects: int, settings: EvaluationSettings) -> dict[K, Estimate]:

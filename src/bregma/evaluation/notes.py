@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bregma.evaluation.figures import common_unit
+from bregma.evaluation.measured import common_unit, gap_notes, repeated_notes
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import Reading
 from bregma.results import CaseResult
@@ -54,7 +54,7 @@ def meaning_notes(
         notes.append("All images come from one subject, so no intervals can be given.")
     elif subjects < FEW_SUBJECTS:
         notes.append(f"The intervals rest on {subjects} subjects and may be too narrow.")
-    return [*notes, *_unit_notes(rows)]
+    return [*notes, *_unit_notes(rows), *gap_notes(rows, schema), *repeated_notes(rows)]
 
 
 def _unit_notes(rows: Sequence[Reading]) -> list[str]:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from bregma import metrics
 from bregma.errors import ConfigError, InputError
 from bregma.evaluation.case import score_case, score_reader
-from bregma.evaluation.figures import (
-    Figure,
-    agreement_figures,
-    common_unit,
-    estimates,
-    measurement_figures,
-    point_figures,
-)
+from bregma.evaluation.figures import Figure, estimates, point_figures
+from bregma.evaluation.measured import agreement_rows, gap_notes, measurement_figures
 from bregma.evaluation.notes import coverage_notes, meaning_notes
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import PointTable, Reading, point_table, readings, subject_index
@@ -65,11 +59,11 @@ def evaluate_predictions(
         )
     failed = [case for case in labelled if case.id not in given]
     scored = _figures(schema, results, failed, settings)
-    reader, human = _human(schema, labelled, settings)
+    human = _human(schema, labelled, settings)
     notes = [
         *coverage_notes(everything, labelled, failed, given),
         *meaning_notes(schema, results, scored.readings, scored.subjects, settings),
-        *([reader] if reader else []),
+        *human.notes,
     ]
     return Evaluation(
         name=name,
@@ -77,10 +71,11 @@ def evaluate_predictions(
         cases=tuple(sorted(results, key=lambda r: (r.ipe_px is None, -(r.ipe_px or 0.0), r.case.id))),
         metrics=estimates(scored.figures, scored.subjects, settings),
         landmarks=_landmark_rows(schema, scored.table, settings),
-        agreements=_agreements(scored.readings, scored.subjects, settings),
+        agreements=agreement_rows(scored.readings, scored.subjects, schema, settings),
         settings=settings.to_dict(),
         notes=tuple(notes),
-        human=human,
+        human=human.metrics,
+        human_agreements=human.agreements,
     )
 
 
@@ -128,21 +123,30 @@ def _by_case(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
     return given
 
 
-def _human(
-    schema: LandmarkSchema, cases: Sequence[Case], settings: EvaluationSettings
-) -> tuple[str | None, Mapping[str, Estimate]]:
+@dataclass(frozen=True)
+class _Human:
+    notes: tuple[str, ...] = ()
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    agreements: tuple[Agreement, ...] = ()
+
+
+def _human(schema: LandmarkSchema, cases: Sequence[Case], settings: EvaluationSettings) -> _Human:
     """Score the second reader like a model, on the landmarks that the reader placed."""
     reader = settings.observer or _usual_reader(cases)
     read = [case for case in cases if reader in case.observers]
     if reader is None or not read:
-        return (None if reader is None else f"No image was read by '{reader}', so there is no human line."), {}
+        return _Human(() if reader is None else (f"No image was read by '{reader}', so there is no human line.",))
     results = [score_reader(schema, case, case.observers[reader], settings) for case in read]
     kept = [result for result in results if result.scored.any()]
     if not kept:
-        return f"'{reader}' placed no landmark that is labelled, so there is no human line.", {}
+        return _Human((f"'{reader}' placed no landmark that is labelled, so there is no human line.",))
     scored = _figures(schema, kept, [], settings)
     note = f"The human line is the reader '{reader}' against the labels, on {len(kept)} of {len(cases)} images."
-    return note, estimates(scored.figures, scored.subjects, settings)
+    return _Human(
+        notes=(note, *(f"Human line, {gap}" for gap in gap_notes(scored.readings, schema))),
+        metrics=estimates(scored.figures, scored.subjects, settings),
+        agreements=agreement_rows(scored.readings, scored.subjects, schema, settings),
+    )
 
 
 def _usual_reader(cases: Sequence[Case]) -> str | None:
@@ -174,32 +178,4 @@ def _landmark_rows(
             outliers=int(bad[:, index].sum()),
         )
         for index, landmark in enumerate(schema.landmarks)
-    )
-
-
-def _agreements(rows: Sequence[Reading], subjects: int, settings: EvaluationSettings) -> tuple[Agreement, ...]:
-    places: dict[tuple[str, str | None], list[Reading]] = {}
-    for name in dict.fromkeys(row.name for row in rows):
-        own = [row for row in rows if row.name == name]
-        places[name, None] = own
-        for level in dict.fromkeys(row.level for row in own if row.level is not None):
-            places[name, level] = [row for row in own if row.level == level]
-    figures = {
-        (place, kind): figure
-        for place, own in places.items()
-        for kind, figure in agreement_figures(own, subjects).items()
-    }
-    found = estimates(figures, subjects, settings)
-    return tuple(
-        Agreement(
-            name=place[0],
-            label=own[0].label,
-            level=place[1],
-            unit=common_unit(own),
-            mae=found[place, "mae"],
-            bias=found[place, "bias"],
-            grade_accuracy=found.get((place, "grade_accuracy")),
-            failed=sum(row.failed for row in own),
-        )
-        for place, own in places.items()
     )
