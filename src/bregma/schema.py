@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat
 
 from bregma.config import Config, Loc, read_yaml, validate, where_line
+from bregma.curves import Chart, Formula
 from bregma.errors import ConfigError, SchemaError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -95,8 +96,14 @@ class MeasurementSpec(Config):
     """Role to landmark name; ``{level}``, ``{upper}`` and ``{lower}`` stand for levels of ``along``."""
     along: Name | None = None
     """Repeat over a chain: once per level (``{level}``) or per pair of neighbours (``{upper}``, ``{lower}``)."""
-    unit: Literal["mm", "mm2", "%", "deg", "1"]
+    unit: Literal["mm", "mm2", "%", "deg", "1", "wk", "d"]
     """Lengths fall back to pixels, with the reason, when there is no trusted spacing."""
+    formula: Name | None = None
+    """Read off the length by one of ``formulas``, e.g. gestational age off a head circumference."""
+    chart: Name | None = None
+    """Give the length's centile on one of ``charts``."""
+    convention: str = ""
+    """How the landmarks bound the structure, where measures of one name differ in it, e.g. ``outer to outer``."""
     grade: Name | None = None
     code: Code | None = None
     source: str = ""
@@ -126,6 +133,10 @@ class LandmarkSchema(Config):
     """Lines to draw."""
     measurements: tuple[MeasurementSpec, ...] = ()
     grades: tuple[GradeScale, ...] = ()
+    formulas: tuple[Formula, ...] = ()
+    """Published equations that measurements are read off by."""
+    charts: tuple[Chart, ...] = ()
+    """Published charts that give a measurement's centile."""
     reference_length: tuple[Name, Name, Annotated[FiniteFloat, Field(gt=0)]] | None = None
     """Two landmarks and the millimetres the literature takes their distance to be; used only when asked for."""
 
@@ -180,6 +191,20 @@ class LandmarkSchema(Config):
             if scale.name == name:
                 return scale
         raise SchemaError(f"has no grade scale '{name}'", where=f"schema '{self.name}'")
+
+    def formula(self, name: str) -> Formula:
+        """Return the published equation of that name."""
+        for formula in self.formulas:
+            if formula.name == name:
+                return formula
+        raise SchemaError(f"has no formula '{name}'", where=f"schema '{self.name}'")
+
+    def chart(self, name: str) -> Chart:
+        """Return the published chart of that name."""
+        for chart in self.charts:
+            if chart.name == name:
+                return chart
+        raise SchemaError(f"has no chart '{name}'", where=f"schema '{self.name}'")
 
 
 def builtin_schemas() -> tuple[str, ...]:
@@ -240,10 +265,12 @@ def _faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
     yield from _pair_faults(schema)
     yield from _grade_faults(schema)
     yield from _measurement_faults(schema)
+    yield from _reading_faults(schema)
 
 
 def _repeated_names(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
-    for field, what in {"chains": "chain", "measurements": "measurement", "grades": "grade scale"}.items():
+    kinds = {"chains": "chain", "measurements": "measurement", "grades": "grade scale"}
+    for field, what in (kinds | {"formulas": "formula", "charts": "chart"}).items():
         seen: set[str] = set()
         for index, entry in enumerate(getattr(schema, field)):
             if entry.name in seen:
@@ -341,6 +368,26 @@ def _measurement_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
             for role, name in spec.points.items():
                 if name not in schema.names:
                     yield (*loc, "points", role), f"measurement '{spec.name}' needs '{name}', which is not a landmark"
+
+
+def _reading_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    known: dict[str, dict[str, Formula | Chart]] = {
+        "formula": {formula.name: formula for formula in schema.formulas},
+        "chart": {chart.name: chart for chart in schema.charts},
+    }
+    for index, spec in enumerate(schema.measurements):
+        loc: Loc = ("measurements", index)
+        if spec.formula and spec.chart:
+            yield loc, f"measurement '{spec.name}' names a formula and a chart; it can be read off one of them"
+        for field, name in (("formula", spec.formula), ("chart", spec.chart)):
+            if name is None:
+                continue
+            if name not in known[field]:
+                yield (*loc, field), f"measurement '{spec.name}' uses the {field} '{name}', which is not declared"
+            elif known[field][name].convention != spec.convention:
+                needed = known[field][name].convention or "none"
+                problem = f"measurement '{spec.name}' has the convention '{spec.convention or 'none'}'"
+                yield (*loc, "convention"), f"{problem}, and its {field} '{name}' needs '{needed}'"
 
 
 def expand(schema: LandmarkSchema, spec: MeasurementSpec) -> Iterator[tuple[str | None, dict[str, str]]]:

@@ -314,7 +314,7 @@ def _checked_samples(samples: Array, count: int, where: str) -> Array:
     return array
 
 
-MeasurementStatus = Literal["ok", "missing_landmark", "no_spacing", "uncalibrated", "refer"]
+MeasurementStatus = Literal["ok", "missing_landmark", "no_spacing", "uncalibrated", "refer", "not_applicable"]
 
 
 @dataclass(frozen=True)
@@ -335,6 +335,8 @@ class Measurement:
         grade_probabilities: label to probability, where a distribution was propagated.
         uses: the landmarks that it came from.
         code: coded concept, if any.
+        standard_error: the equation's own, in ``unit``, of a value read off a published one; ``interval`` includes it.
+        convention: how the landmarks bound the structure, e.g. ``outer to outer``; empty where there is only one way.
     """
 
     name: str
@@ -350,6 +352,8 @@ class Measurement:
     grade_probabilities: Mapping[str, float] | None = None
     uses: tuple[str, ...] = ()
     code: Code | None = None
+    standard_error: float | None = None
+    convention: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in get_args(MeasurementStatus):
@@ -377,6 +381,8 @@ class Measurement:
             "reason": self.reason,
             "uses": list(self.uses),
             "code": None if self.code is None else self.code.to_dict(),
+            "standard_error": self.standard_error,
+            "convention": self.convention,
         }
 
     @classmethod

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bregma.curves import Formula
 from bregma.errors import ConfigError, InputError, SchemaError
 from bregma.geometry import Array, Frame
 from bregma.measurement.grades import grade_of, grade_probabilities
+from bregma.measurement.reading import standard_error, time_factor
 from bregma.measurement.rows import PIXEL_UNITS, Row, rows
 from bregma.schema import LandmarkSchema
 from bregma.types import LandmarkSet, Measurement, MeasurementStatus, Prediction
@@ -26,6 +29,8 @@ class _Sampled:
     samples: Array | None
     calibrated: bool
     level: float
+    given: Mapping[str, float]
+    seed: int
 
 
 def measure(
@@ -40,6 +45,7 @@ def measure(
     draws: int = 500,
     seed: int = 0,
     level: float = 0.95,
+    given: Mapping[str, float] | None = None,
 ) -> tuple[Measurement, ...]:
     """Make every measurement of a schema at every place where it applies.
 
@@ -47,6 +53,9 @@ def measure(
     normal draws with the covariances ``cov``, in which landmarks vary independently of one another. An interval is
     central: half of what it leaves out lies on either side. Lengths are in mm, or in px with a reason where the frame
     has no spacing; ratios and angles then take pixels to be square, which nothing in such a frame can confirm.
+
+    A value that a published equation reads off a length carries the equation's standard error; its interval holds both
+    the landmarks' spread and that error, and there is none where the equation has no declared standard error.
 
     Args:
         schema: the anatomy.
@@ -59,6 +68,7 @@ def measure(
         draws: number of draws from ``cov``.
         seed: of the draws; the same seed gives the same intervals, whichever landmarks are present.
         level: coverage that intervals claim.
+        given: what is known of the case from elsewhere, by name (its targets), for charts that need it.
 
     Raises:
         SchemaError: points that do not fit the schema, or a measurement that its primitive cannot make.
@@ -75,7 +85,7 @@ def measure(
     if frame.spacing is not None:
         known = frame.to_mm(known)
         spread = None if spread is None else frame.to_mm(spread)
-    sampled = _Sampled(frame, known, mask, spread, calibrated, level)
+    sampled = _Sampled(frame, known, mask, spread, calibrated, level, given or {}, seed)
     return tuple(_measurement(schema, row, sampled) for row in rows(schema))
 
 
@@ -87,6 +97,7 @@ def measure_prediction(
     draws: int = 500,
     seed: int = 0,
     level: float = 0.95,
+    given: Mapping[str, float] | None = None,
 ) -> tuple[Measurement, ...]:
     """Measure a prediction; landmarks less probable than ``presence_threshold`` count as missing.
 
@@ -114,16 +125,19 @@ def measure_prediction(
         draws=draws,
         seed=seed,
         level=level,
+        given=given,
     )
 
 
-def measure_landmarks(schema: LandmarkSchema, landmarks: LandmarkSet, frame: Frame) -> tuple[Measurement, ...]:
-    """Measure labels: values and grades without intervals.
+def measure_landmarks(
+    schema: LandmarkSchema, landmarks: LandmarkSet, frame: Frame, *, given: Mapping[str, float] | None = None
+) -> tuple[Measurement, ...]:
+    """Measure labels: values and grades without intervals; ``given`` is what charts need (see :func:`measure`).
 
     Raises:
         SchemaError: the labels were made for another schema.
     """
-    return measure(schema, landmarks.points, frame, present=landmarks.labelled)
+    return measure(schema, landmarks.points, frame, present=landmarks.labelled, given=given)
 
 
 def _least_samples(level: float) -> int:
@@ -192,11 +206,14 @@ def _square_root(cov: Array) -> Array:
 def _measurement(schema: LandmarkSchema, row: Row, sampled: _Sampled) -> Measurement:
     has_spacing = sampled.frame.spacing is not None
     scale = row.scale(schema, has_spacing=has_spacing)
-    missing = [name for name, column in zip(row.uses, row.columns) if not sampled.present[column]]
-    value = None if missing else _finite(float(row.compute(sampled.points)))
-    draws = None if value is None or sampled.samples is None else row.compute(sampled.samples)
+    obstacle = _obstacle(row, sampled)
+    value = None if obstacle else _finite(float(row.compute(sampled.points, sampled.given)))
+    if value is not None and row.formula is not None:
+        obstacle = _beyond(row, row.formula, value)
+        value = None if obstacle else value
+    draws = None if value is None or sampled.samples is None else _draws(row, sampled, sampled.samples)
     spread = draws if draws is not None and np.isfinite(draws).all() else None
-    status, reason = _status(row, sampled, missing, value, draws)
+    status, reason = obstacle or _status(row, sampled, value, draws)
     return Measurement(
         name=row.spec.name,
         label=row.spec.label,
@@ -211,15 +228,60 @@ def _measurement(schema: LandmarkSchema, row: Row, sampled: _Sampled) -> Measure
         grade_probabilities=None if scale is None or spread is None else grade_probabilities(scale, spread),
         uses=row.uses,
         code=row.spec.code,
+        standard_error=None if value is None else _standard_error(row, value),
+        convention=row.spec.convention,
     )
 
 
-def _status(
-    row: Row, sampled: _Sampled, missing: list[str], value: float | None, draws: Array | None
-) -> tuple[MeasurementStatus, str]:
-    """Return the gravest thing to say, and in words everything that there is to say."""
+def _obstacle(row: Row, sampled: _Sampled) -> tuple[MeasurementStatus, str] | None:
+    """Return what stands in the way of any value, or None."""
+    missing = [name for name, column in zip(row.uses, row.columns) if not sampled.present[column]]
     if missing:
         return "missing_landmark", f"{', '.join(missing)} not found on the image or not labelled"
+    if row.is_read and sampled.frame.spacing is None:
+        note = sampled.frame.spacing_note
+        return "no_spacing", "needs millimetres: the image has no trusted spacing" + (f" ({note})" if note else "")
+    if row.chart is None:
+        return None
+    by, valid = sampled.given.get(row.chart.by), row.chart.valid
+    if by is None:
+        return "not_applicable", f"needs {row.chart.by}, known independently of this image, which is not given"
+    if not valid.low <= by <= valid.high:
+        reason = f"{row.chart.by} is {by:.4g}, and the chart covers {valid.low:g} to {valid.high:g}"
+        return "not_applicable", reason
+    return None
+
+
+def _beyond(row: Row, formula: Formula, value: float) -> tuple[MeasurementStatus, str] | None:
+    """Return why a result of an equation is not given: it lies where the equation was not fitted."""
+    factor = time_factor(formula, row.spec.unit)
+    low, high = factor * formula.valid.low, factor * formula.valid.high
+    if low <= value <= high:
+        return None
+    side = f"below {low:.4g}" if value < low else f"above {high:.4g}"
+    return "not_applicable", f"the equation was fitted from {low:.4g} to {high:.4g} {row.spec.unit}; this one is {side}"
+
+
+def _draws(row: Row, sampled: _Sampled, samples: Array) -> Array | None:
+    """Return values ``(S,)`` that vary with the landmarks and, off an equation, by its standard error as well."""
+    values = row.compute(samples, sampled.given)
+    if row.formula is None or not np.isfinite(values).all():
+        return values
+    error = standard_error(row.formula, values, row.spec.unit)
+    if error is None:
+        return None
+    # A stream of its own: the draws of the landmarks are the same whether or not an equation is read.
+    noise = np.random.default_rng([sampled.seed, 1]).standard_normal(values.shape)
+    return np.asarray(values + error * noise)
+
+
+def _standard_error(row: Row, value: float) -> float | None:
+    error = None if row.formula is None else standard_error(row.formula, value, row.spec.unit)
+    return None if error is None else float(error)
+
+
+def _status(row: Row, sampled: _Sampled, value: float | None, draws: Array | None) -> tuple[MeasurementStatus, str]:
+    """Return the gravest thing to say, and in words everything that there is to say."""
     if value is None:
         return "refer", f"{', '.join(row.uses)} lie so that nothing can be measured (points that coincide)"
     said: list[tuple[MeasurementStatus, str]] = []

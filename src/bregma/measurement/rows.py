@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from bregma.curves import Chart, Formula
 from bregma.errors import SchemaError
 from bregma.geometry import Array
 from bregma.measurement.primitives import PRIMITIVES, Kind, Primitive
+from bregma.measurement.reading import centile, read_off
 from bregma.schema import GradeScale, LandmarkSchema, MeasurementSpec, expand
 
 UNIT_FACTORS: dict[tuple[Kind, str], float] = {
@@ -24,6 +26,9 @@ UNIT_FACTORS: dict[tuple[Kind, str], float] = {
 PIXEL_UNITS: dict[Kind, str] = {"length": "px", "area": "px2"}
 """What remains of a unit where there is no trusted spacing; other kinds do not need one."""
 
+READ_UNITS: dict[str, tuple[str, ...]] = {"formula": ("wk", "d"), "chart": ("%",)}
+"""Units of what is read off a length."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -35,6 +40,8 @@ class Row:
         level: where along a chain, or None.
         uses: landmark names in the order of the primitive's roles.
         columns: their positions in point arrays.
+        formula: the published equation that reads the value off the primitive's length, if any.
+        chart: the published chart that gives its centile, if any.
     """
 
     spec: MeasurementSpec
@@ -42,15 +49,38 @@ class Row:
     level: str | None
     uses: tuple[str, ...]
     columns: tuple[int, ...]
+    formula: Formula | None = None
+    chart: Chart | None = None
 
-    def compute(self, points: Array) -> Array:
-        """Return the values ``(...)`` of points ``(..., N, 2)`` in the declared unit, NaN where degenerate."""
+    @property
+    def is_read(self) -> bool:
+        """Whether the value is read off a length, which then must be in mm."""
+        return self.formula is not None or self.chart is not None
+
+    def quantity(self, points: Array) -> Array:
+        """Return what the primitive gives ``(...)`` for points ``(..., N, 2)``, NaN where degenerate."""
         roles = {role: points[..., column, :] for role, column in zip(self.primitive.roles, self.columns)}
-        return np.asarray(UNIT_FACTORS[self.primitive.kind, self.spec.unit] * self.primitive.function(**roles))
+        return np.asarray(self.primitive.function(**roles))
+
+    def compute(self, points: Array, given: Mapping[str, float]) -> Array:
+        """Return the values ``(...)`` of points ``(..., N, 2)`` in the declared unit, NaN where degenerate.
+
+        Args:
+            points: in mm where there is a spacing.
+            given: what is known of the case from elsewhere, by name, which a chart may need.
+        """
+        quantity = self.quantity(points)
+        if self.formula is not None:
+            return read_off(self.formula, quantity, self.spec.unit)
+        if self.chart is not None:
+            return centile(self.chart, quantity, given[self.chart.by])
+        return np.asarray(UNIT_FACTORS[self.primitive.kind, self.spec.unit] * quantity)
 
     def unit(self, *, has_spacing: bool) -> str:
         """Return the unit: the declared one, or pixels for a length or area without a trusted spacing."""
-        return self.spec.unit if has_spacing else PIXEL_UNITS.get(self.primitive.kind, self.spec.unit)
+        if has_spacing or self.is_read:
+            return self.spec.unit
+        return PIXEL_UNITS.get(self.primitive.kind, self.spec.unit)
 
     def scale(self, schema: LandmarkSchema, *, has_spacing: bool) -> GradeScale | None:
         """Return the grade scale, if any; one that is declared in mm says nothing about pixels."""
@@ -66,9 +96,11 @@ def rows(schema: LandmarkSchema) -> Iterator[Row]:
     """
     for spec in schema.measurements:
         primitive = _primitive_of(schema, spec)
+        formula = None if spec.formula is None else schema.formula(spec.formula)
+        chart = None if spec.chart is None else schema.chart(spec.chart)
         for level, names in expand(schema, spec):
             uses = tuple(names[role] for role in primitive.roles)
-            yield Row(spec, primitive, level, uses, tuple(schema.index(name) for name in uses))
+            yield Row(spec, primitive, level, uses, tuple(schema.index(name) for name in uses), formula, chart)
 
 
 def check_measurements(schema: LandmarkSchema) -> None:
@@ -94,8 +126,16 @@ def _primitive_of(schema: LandmarkSchema, spec: MeasurementSpec) -> Primitive:
             expected=", ".join(primitive.roles),
             got=", ".join(spec.points) or "none",
         )
-    if (primitive.kind, spec.unit) not in UNIT_FACTORS:
-        units = ", ".join(f"'{unit}'" for kind, unit in UNIT_FACTORS if kind == primitive.kind)
-        problem = f"the primitive '{spec.primitive}' gives a {primitive.kind}"
-        raise SchemaError(problem, where=where, expected=f"a unit of {units}", got=f"'{spec.unit}'")
+    read = "formula" if spec.formula else "chart" if spec.chart else None
+    if read and primitive.kind != "length":
+        problem = f"a {read} reads off lengths, but the primitive '{spec.primitive}' gives a {primitive.kind}"
+        raise SchemaError(problem, where=where, expected="a primitive that gives a length")
+    units = READ_UNITS[read] if read else tuple(unit for kind, unit in UNIT_FACTORS if kind == primitive.kind)
+    if spec.unit not in units:
+        gives = _READ_GIVES[read] if read else f"the primitive '{spec.primitive}' gives a {primitive.kind}"
+        expected = "a unit of " + ", ".join(f"'{unit}'" for unit in units)
+        raise SchemaError(gives, where=where, expected=expected, got=f"'{spec.unit}'")
     return primitive
+
+
+_READ_GIVES = {"formula": "a formula gives a time", "chart": "a chart gives a centile"}
