@@ -9,6 +9,7 @@ import pytest
 import tiny
 from bregma.errors import ConfigError
 from bregma.recipe import Recipe, SplitConfig, builtin_recipes, load_recipe
+from bregma.training.plan import check_settings
 
 
 @pytest.fixture
@@ -130,6 +131,25 @@ class TestExtending:
         (tmp_path / "b.yaml").write_text("extends: a.yaml\ntrain: {epochs: 2, seed: 2}\n")
         (tmp_path / "c.yaml").write_text("extends: b.yaml\ntrain: {epochs: 3}\n")
         assert load_recipe(tmp_path / "c.yaml").recipe.train == {"epochs": 3, "seed": 2, "batch_size": 1}
+
+    @pytest.mark.parametrize(
+        ("base", "line", "words"),
+        [
+            ("title: Base\n\ntrain:\n  epoch: 5\n", 4, "unknown setting 'train.epoch'"),
+            ("title: Base\nloss:\n- {name: wing}\n- {name: dice}\n", 4, "'loss.1'.*dice"),
+        ],
+    )
+    def test_a_fault_is_named_in_the_file_that_has_it(self, tmp_path: Path, base: str, line: int, words: str) -> None:
+        (tmp_path / "base.yaml").write_text(base)
+        (tmp_path / "mine.yaml").write_text("extends: base.yaml\ntrain:\n  seed: -1\n")
+        loaded = load_recipe(tmp_path / "mine.yaml", ["minutes=3"])
+        with pytest.raises(ConfigError, match=words) as caught:
+            check_settings(loaded.recipe.plan_part(), where=loaded.where, lines=loaded.lines)
+        assert str(caught.value).startswith(f"{tmp_path / 'base.yaml'}, line {line}: ")
+        (tmp_path / "base.yaml").write_text("title: Base\n")
+        loaded = load_recipe(tmp_path / "mine.yaml")
+        with pytest.raises(ConfigError, match=r"mine.yaml, line 3: .*'train.seed'"):
+            check_settings(loaded.recipe.plan_part(), where=loaded.where, lines=loaded.lines)
 
     def test_a_circle_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text("extends: b.yaml\n")

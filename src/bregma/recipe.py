@@ -128,8 +128,11 @@ def load_recipe(source: str | Path | None = None, overrides: Iterable[str] = ())
     return LoadedRecipe(validate(Recipe, data, where=where, lines=lines), where, lines)
 
 
-def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Mapping[Loc, int]]:
-    """Read a recipe's file, laid over the one that it extends; lines are those of its own entries.
+def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[Loc, int | str]]:
+    """Read a recipe's file, laid over the one that it extends.
+
+    Returns:
+        the settings, and the line of every entry; of one that another file gives, that file's name with the line.
 
     Raises:
         ConfigError: a broken file, or one that extends itself.
@@ -142,7 +145,8 @@ def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any
         raise ConfigError("holds no settings", where=path, expected="a mapping such as train: {epochs: 50}")
     base = data.get("extends")
     if not isinstance(base, str):
-        return data, lines
+        return data, {**lines}
     below = path.parent / base if Path(base).suffix in {".yaml", ".yml"} else shipped_or_own(base, "recipes")
-    inherited, _ = read_recipe(below, (*_seen, path.resolve()))
-    return laid_over(inherited, data), lines
+    inherited, found = read_recipe(below, (*_seen, path.resolve()))
+    elsewhere = {loc: line if isinstance(line, str) else f"{below}, line {line}" for loc, line in found.items()}
+    return laid_over(inherited, data), {**elsewhere, **lines}
