@@ -87,15 +87,19 @@ def pooled(runs: Sequence[StoredRun], name: str) -> StoredRun:
     Means are those over seeds, and resampling by subject keeps the repeats of an image together, so that seeds never
     pass for subjects.
     """
-    own = [(f" (seed {number})" if len(runs) > 1 else "", run) for number, run in enumerate(runs, start=1)]
-    return StoredRun(
-        name=name,
-        schema=runs[0].schema,
-        settings=runs[0].settings,
-        cases={case + end: replace(row, id=case + end) for end, run in own for case, row in run.cases.items()},
-        points={case + end: points for end, run in own for case, points in run.points.items()},
-        readings=tuple(replace(row, case_id=row.case_id + end) for end, run in own for row in run.readings),
-    )
+    cases: dict[str, CaseRow] = {}
+    points: dict[str, CasePoints] = {}
+    readings: list[Reading] = []
+    for seed, run in enumerate(runs, start=1):
+        cases |= {seed_case(case, seed): replace(row, id=seed_case(case, seed)) for case, row in run.cases.items()}
+        points |= {seed_case(case, seed): found for case, found in run.points.items()}
+        readings += [replace(row, case_id=seed_case(row.case_id, seed)) for row in run.readings]
+    return StoredRun(name, runs[0].schema, runs[0].settings, cases, points, tuple(readings))
+
+
+def seed_case(case: str, seed: int) -> str:
+    """Return the id under which :func:`pooled` holds an image of its ``seed``-th evaluation, from 1."""
+    return f"{case} (seed {seed})"
 
 
 def table_of(

@@ -16,13 +16,14 @@ from bregma.evaluation.compare import (
     paired_p,
     shared_cases,
     shared_table,
+    unlike_notes,
 )
 from bregma.evaluation.figures import Figure, Space, estimates, spaces_of
 from bregma.evaluation.notes import FEW_SUBJECTS
 from bregma.evaluation.settings import EvaluationSettings
-from bregma.evaluation.stored import StoredRun, pooled
+from bregma.evaluation.stored import StoredRun, pooled, seed_case
 from bregma.evaluation.tables import PointTable
-from bregma.results import ArmResult, Breakdown, ComparisonTable, Estimate, StudyTable
+from bregma.results import ArmResult, Breakdown, Estimate, StudyTable
 
 _MOST_VALUES = 12
 """A tag with more different values is no group but a measurement, or an identifier."""
@@ -65,8 +66,8 @@ def compare_arms(
     seeds = len(arms[names[0]])
     common = shared_cases(runs)
     subjects = len(common.subjects)
-    table = compare_stored(runs, names, settings, repeats=seeds)
-    prepared = [_prepare(run, common, settings) for run in runs]
+    unit = _main_space([shared_table(run, common, settings) for run in runs], settings)
+    prepared = [_prepare(run, common, settings, unit) for run in runs]
     return StudyTable(
         title=title,
         unit=_unit(prepared[0].space, settings),
@@ -74,15 +75,21 @@ def compare_arms(
         tiers=tuple(tiers),
         tags=_by_tag(prepared, common, settings, tags),
         landmarks=_by_landmark(prepared, subjects, settings),
-        comparison=table,
-        notes=_notes(table, subjects, seeds),
+        comparison=compare_stored(runs, names, settings, repeats=seeds),
+        notes=(*_notes(subjects, seeds), *unlike_notes(runs, names, common, repeats=seeds)),
     )
 
 
-def _prepare(run: StoredRun, common: SharedCases, settings: EvaluationSettings) -> _Arm:
+def _main_space(tables: Sequence[PointTable], settings: EvaluationSettings) -> str:
+    """Return the name of the space of every figure of a study; a part of the images may know more than all of them."""
+    if settings.at_size is not None:
+        return spaces_of(tables[0], settings)[-1].name
+    return "px" if any(table.errors_mm is None for table in tables) else "mm"
+
+
+def _prepare(run: StoredRun, common: SharedCases, settings: EvaluationSettings, unit: str) -> _Arm:
     table = shared_table(run, common, settings)
-    spaces = spaces_of(table, settings)
-    space = spaces[-1] if settings.at_size is not None else spaces[0]
+    space = next(space for space in spaces_of(table, settings) if space.name == unit)
     return _Arm(run, table, space, _mean(table, space))
 
 
@@ -113,13 +120,12 @@ def _arm_results(
         if arm is not prepared[0]:
             figures["difference"] = difference_of(arm.mre, reference, subjects)
         found = estimates(figures, subjects, settings)
-        each = [_seed_mre(run, settings) for run in runs]
         results.append(
             ArmResult(
                 name=name,
                 mre=found["mre"],
                 median=found["median"],
-                seed_mres=tuple(each),
+                seed_mres=_seed_mres(runs, arm, common),
                 tiers=tuple(found["tier", tier] for tier in tiers),
                 difference=found.get("difference"),
                 p_value=p,
@@ -141,10 +147,10 @@ def _tier(arm: _Arm, limit: float) -> Figure:
     return Figure(statistic, int(np.isfinite(below).sum()), "%", lower_is_better=False)
 
 
-def _seed_mre(run: StoredRun, settings: EvaluationSettings) -> float:
-    common = shared_cases([run])
-    value = metrics.figure_of(_prepare(run, common, settings).mre.statistic, len(common.subjects))
-    return float("nan") if value is None else value
+def _seed_mres(runs: Sequence[StoredRun], arm: _Arm, common: SharedCases) -> tuple[float | None, ...]:
+    """Return the mean radial error of each seed, on the cases and points that all arms share."""
+    each = [{seed_case(case, number) for case in run.cases} for number, run in enumerate(runs, start=1)]
+    return tuple(metrics.mean_radial_error(arm.space.errors[[case in own for case in common.ids]]) for own in each)
 
 
 def _by_tag(
@@ -156,16 +162,17 @@ def _by_tag(
         values = sorted({cases[case].tags[tag] for case in common.ids if cases[case].tags.get(tag)})
         rows = {}
         for value in values:
-            part = common.only({case for case in common.ids if cases[case].tags.get(tag) == value})
-            rows[value] = tuple(_part_mre(arm.run, part, settings) for arm in prepared)
+            part = {case for case in common.ids if cases[case].tags.get(tag) == value}
+            shared = shared_cases([arm.run for arm in prepared], part)
+            rows[value] = tuple(_part_mre(arm, shared, settings) for arm in prepared)
         if rows:
             found.append(Breakdown(tag, rows))
     return tuple(found)
 
 
-def _part_mre(run: StoredRun, part: SharedCases, settings: EvaluationSettings) -> Estimate:
-    arm = _prepare(run, part, settings)
-    return estimates({"mre": arm.mre}, len(part.subjects), settings)["mre"]
+def _part_mre(arm: _Arm, part: SharedCases, settings: EvaluationSettings) -> Estimate:
+    own = _prepare(arm.run, part, settings, arm.space.name)
+    return estimates({"mre": own.mre}, len(part.subjects), settings)["mre"]
 
 
 def _groups(run: StoredRun) -> list[str]:
@@ -193,11 +200,10 @@ def _by_landmark(prepared: Sequence[_Arm], subjects: int, settings: EvaluationSe
     return Breakdown("landmark", dict(sorted(rows.items(), key=lambda row: -(row[1][0].value or 0.0))))
 
 
-def _notes(table: ComparisonTable, subjects: int, seeds: int) -> tuple[str, ...]:
+def _notes(subjects: int, seeds: int) -> list[str]:
     notes = []
     if subjects < FEW_SUBJECTS:
         notes.append(f"Only {subjects} subjects: intervals may be too narrow, and tests have little power.")
     if seeds == 1:
         notes.append("One seed an arm: how much of a difference is the chance of one training is not known.")
-    notes += [note for note in table.notes if "were not scored" in note or "labels of" in note]
-    return tuple(notes)
+    return notes

@@ -100,7 +100,7 @@ def write_study(
 
 
 def _row(arm: ArmResult, runs: Sequence[StudyRun]) -> ArmRow:
-    spread = ", ".join(f"{value:.2f}" for value in arm.seed_mres)
+    spread = ", ".join(words.NOTHING if value is None else f"{value:.2f}" for value in arm.seed_mres)
     epochs = [(run.best_epoch("val_loss"), run.best_epoch("val_mre_px")) for run in runs]
     said = [f"{_or_none(loss)} / {_or_none(mre)}" for loss, mre in epochs]
     return ArmRow(
