@@ -6,9 +6,10 @@ A schema names its measurements as rows over the functions in ``PRIMITIVES``; :f
 from __future__ import annotations
 
 from bregma.measurement.grades import grade_of, grade_probabilities
-from bregma.measurement.primitives import PRIMITIVES, Primitive
+from bregma.measurement.primitives import Primitive
 from bregma.measurement.propagate import measure, measure_landmarks, measure_prediction
 from bregma.measurement.rows import check_measurements
+from bregma.measurement.table import PRIMITIVES
 
 __all__ = [
     "PRIMITIVES",

@@ -41,8 +41,9 @@ class Primitive:
 
 
 def distance(a: ArrayLike, b: ArrayLike) -> Array:
-    """Length of the segment ``ab``."""
-    return _norm(_vector(a, b))
+    """Length of the segment ``ab``; NaN where they coincide, since two landmarks never are one point."""
+    length = _norm(_vector(a, b))
+    return np.where(length > _TINY, length, np.nan)
 
 
 def mean_distance(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> Array:
@@ -50,12 +51,22 @@ def mean_distance(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> Arr
 
     Source: Dabbs and Dabbs, Spine 1990; 15:1366-1369 (disc height from two pairs of corners).
     """
-    return np.asarray((distance(a, b) + distance(c, d)) / 2)
+    return np.asarray((_norm(_vector(a, b)) + _norm(_vector(c, d))) / 2)
 
 
 def distance_ratio(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> Array:
     """Length of ``ab`` divided by the length of ``cd``; NaN where ``cd`` has no length."""
     return _divide(distance(a, b), distance(c, d))
+
+
+def distance_deficit(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> Array:
+    """By what share of ``cd`` the length ``ab`` falls short of it; negative where it is longer.
+
+    A vertebra's anterior height measured by its posterior one gives the height loss of a wedge deformity.
+
+    Source: Genant et al., J Bone Miner Res 1993; 8:1137-1148.
+    """
+    return np.asarray(1 - distance_ratio(a, b, c, d))
 
 
 def horizontal_width(a: ArrayLike, b: ArrayLike) -> Array:
@@ -97,6 +108,17 @@ def slip_ratio(upper_posterior: ArrayLike, lower_anterior: ArrayLike, lower_post
     return _divide(slip, distance(lower_posterior, lower_anterior))
 
 
+def height_index(upper_front: ArrayLike, upper_back: ArrayLike, lower_front: ArrayLike, lower_back: ArrayLike) -> Array:
+    """Height of the gap between an upper and a lower line in shares of their length, e.g. of a disc's endplates.
+
+    The distances between the fronts and between the backs, added, divided by the lengths of the two lines, added.
+
+    Source: Chen et al., J Clin Neurosci 2022; 103:153-162, the seventh of its methods.
+    """
+    heights = distance(upper_front, lower_front) + distance(upper_back, lower_back)
+    return _divide(heights, distance(upper_front, upper_back) + distance(lower_front, lower_back))
+
+
 def vertex_angle(a: ArrayLike, vertex: ArrayLike, b: ArrayLike) -> Array:
     """Angle at ``vertex`` between the arms to ``a`` and ``b``, 0 to 180 degrees."""
     first, second = _vector(vertex, a), _vector(vertex, b)
@@ -136,11 +158,46 @@ def opening_angle(
     return _angle(signed * _cross(upper, lower), _dot(upper, lower), upper, lower)
 
 
+def slope_angle(front: ArrayLike, back: ArrayLike) -> Array:
+    """Angle of the line from ``back`` to ``front`` to the rows of the image, positive where it falls to the front.
+
+    Applied to the endplate of the sacrum it is the sacral slope. Image rows stand for the horizontal, so it holds for a
+    patient who stands upright before an image that was not turned. It does not matter to which side the spine faces.
+
+    Source: Legaye et al., Eur Spine J 1998; 7:99-103.
+    """
+    line = _vector(back, front)
+    return np.where(_norm(line) > _TINY, np.degrees(np.arctan2(line[..., 1], np.abs(line[..., 0]))), np.nan)
+
+
+def axis_angle(
+    upper_top_left: ArrayLike,
+    upper_top_right: ArrayLike,
+    upper_bottom_left: ArrayLike,
+    upper_bottom_right: ArrayLike,
+    lower_top_left: ArrayLike,
+    lower_top_right: ArrayLike,
+    lower_bottom_left: ArrayLike,
+    lower_bottom_right: ArrayLike,
+) -> Array:
+    """Angle between the transverse axes of two vertebrae, 0 to 180 degrees.
+
+    The axis of a vertebra is the mean of its two endplates, each taken from left to right.
+
+    Source: Cobb, Instr Course Lect 1948; 5:261-275, with axes in place of single endplates as in Wang et al., Med Image
+    Anal 2021; 72:102115 (AASCE 2019).
+    """
+    upper = _vector(upper_top_left, upper_top_right) + _vector(upper_bottom_left, upper_bottom_right)
+    lower = _vector(lower_top_left, lower_top_right) + _vector(lower_bottom_left, lower_bottom_right)
+    return _angle(np.abs(_cross(upper, lower)), _dot(upper, lower), upper, lower)
+
+
 def ellipse_perimeter(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> Array:
     """Perimeter of the ellipse with the diameters ``ab`` and ``cd``, e.g. a head circumference from OFD and BPD.
 
     Ramanujan's second approximation: with semi-axes p, q and h = ((p - q) / (p + q))², it is
-    π (p + q) (1 + 3 h / (10 + √(4 - 3 h))); its relative error is below 1e-7 for the shapes of a head.
+    π (p + q) (1 + 3 h / (10 + √(4 - 3 h))); its relative error is below 1e-7 for the shapes of a head. NaN where a
+    diameter has no length.
 
     Source: Ramanujan, Quart J Pure Appl Math 1914; 45:350-372.
     """
@@ -163,14 +220,25 @@ PRIMITIVES: dict[str, Primitive] = {
     "ellipse_perimeter": Primitive(ellipse_perimeter, ("a", "b", "c", "d"), "length"),
     "quadrilateral_area": Primitive(quadrilateral_area, ("a", "b", "c", "d"), "area"),
     "distance_ratio": Primitive(distance_ratio, ("a", "b", "c", "d"), "ratio"),
+    "distance_deficit": Primitive(distance_deficit, ("a", "b", "c", "d"), "ratio"),
+    "height_index": Primitive(height_index, ("upper_front", "upper_back", "lower_front", "lower_back"), "ratio"),
     "horizontal_width_ratio": Primitive(horizontal_width_ratio, ("a", "b", "c", "d"), "ratio"),
     "slip_ratio": Primitive(slip_ratio, ("upper_posterior", "lower_anterior", "lower_posterior"), "ratio"),
     "vertex_angle": Primitive(vertex_angle, ("a", "vertex", "b"), "angle"),
     "vertex_angle_difference": Primitive(vertex_angle_difference, ("reference", "vertex", "a", "b"), "angle"),
     "line_angle": Primitive(line_angle, ("a", "b", "c", "d"), "angle"),
     "opening_angle": Primitive(opening_angle, ("upper_front", "upper_back", "lower_front", "lower_back"), "angle"),
+    "slope_angle": Primitive(slope_angle, ("front", "back"), "angle"),
+    "axis_angle": Primitive(
+        axis_angle,
+        (
+            *("upper_top_left", "upper_top_right", "upper_bottom_left", "upper_bottom_right"),
+            *("lower_top_left", "lower_top_right", "lower_bottom_left", "lower_bottom_right"),
+        ),
+        "angle",
+    ),
 }
-"""Every measurement primitive by the name that schemas use."""
+"""The primitives of this module by the name that schemas use."""
 
 
 def _vector(start: ArrayLike, end: ArrayLike) -> Array:

@@ -10,8 +10,9 @@ import numpy as np
 from bregma.curves import Chart, Formula
 from bregma.errors import SchemaError
 from bregma.geometry import Array
-from bregma.measurement.primitives import PRIMITIVES, Kind, Primitive
+from bregma.measurement.primitives import Kind, Primitive
 from bregma.measurement.reading import centile, read_off
+from bregma.measurement.table import PRIMITIVES
 from bregma.schema import GradeScale, LandmarkSchema, MeasurementSpec, expand
 
 UNIT_FACTORS: dict[tuple[Kind, str], float] = {
