@@ -6,6 +6,7 @@ network's input (``_in``), with the centre of the top-left pixel at (0, 0).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bregma.errors import ConfigError
+from bregma.instances import Instance
 from bregma.types import OutputSpec
 
 
@@ -46,13 +48,27 @@ class Labels:
 class Target:
     """What losses compare a network's outputs with.
 
+    A codec may draw K maps instead of one a landmark; it then says by ``cells`` which of them count. Of the output
+    ``maps``, the first K channels are maps and the following F are fields.
+
     Attributes:
         labels: the labels themselves.
-        maps: ``(B, N, H, W)`` Gaussians with peak 1, for map codecs; None for others.
+        maps: ``(B, N, H, W)`` Gaussians, for map codecs; None for others. Their peak is 1, unless ``sigma`` is learned.
+        sigma: ``(B, N)`` standard deviations of the Gaussians in cells, where they are learned; None otherwise.
+        cells: ``(B, K, H, W)`` mask of the cells that the labels say anything about; None for all cells of the maps of
+            placed landmarks.
+        peaks: ``(B, K, H, W)`` mask of the cells that hold a point; None for the highest cell of every map.
+        fields: ``(B, F, H, W)`` values to be regressed, or None.
+        field_cells: ``(B, F, H, W)`` mask of the cells where they are.
     """
 
     labels: Labels
     maps: Tensor | None = None
+    sigma: Tensor | None = None
+    cells: Tensor | None = None
+    peaks: Tensor | None = None
+    fields: Tensor | None = None
+    field_cells: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +79,13 @@ class Decoded:
         mean_in: ``(B, N, 2)``.
         cov_in: ``(B, N, 2, 2)`` in input px².
         presence: ``(B, N)`` in 0..1.
+        instances: of each image, the elements of its chain in order, for codecs that tell them apart.
     """
 
     mean_in: Tensor
     cov_in: Tensor
     presence: Tensor
+    instances: tuple[tuple[Instance, ...], ...] | None = None
 
 
 class Codec(Protocol):
@@ -78,8 +96,11 @@ class Codec(Protocol):
         """The outputs that the network must give."""
         ...
 
-    def encode(self, labels: Labels) -> Target:
-        """Turn labels into a training target."""
+    def encode(self, labels: Labels, outputs: Mapping[str, Tensor] | None = None) -> Target:
+        """Turn labels into a training target, differentiable in any learned constant that it depends on.
+
+        Without outputs, constants are those of an untrained network.
+        """
         ...
 
     def points(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:

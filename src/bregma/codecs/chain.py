@@ -1,0 +1,266 @@
+"""Chain codec: elements of a repeated structure, such as vertebrae, of which an image shows any number.
+
+Every part has one map for all elements, with a peak at each; a map of centres tells how many elements there are, and
+fields lead from a centre to its parts and to the next centre. There are no slots to fill: an element that is not on the
+image has no peak. Levels are named from the anchor where it is visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bregma.codecs.base import Decoded, Labels, Target, no_covariance
+from bregma.codecs.cells import to_cells
+from bregma.codecs.chain_decode import Found, Reading, find, read_peaks
+from bregma.codecs.chain_layout import Layout, layout_of
+from bregma.codecs.chain_naming import Named, Node, arrange, name
+from bregma.codecs.chain_target import UNIT, anchor_of, draw, elements_of, fields, judged
+from bregma.config import Config
+from bregma.errors import ConfigError
+from bregma.geometry import Array
+from bregma.instances import Instance
+from bregma.schema import LandmarkSchema
+from bregma.types import SIGMOID_OFFSET, OutputSpec
+
+_LEAST_CELLS = 0.75
+"""Standard deviation in cells below which a Gaussian between four cells would hardly show on any of them."""
+
+
+class ChainCodecConfig(Config):
+    """Settings of the chain codec."""
+
+    name: Literal["chain"] = "chain"
+    chain: str | None = None
+    """The schema's chain; None where it has only one."""
+    sigma_px: float = Field(default=2.0, gt=0)
+    """Standard deviation of the Gaussian at a part, in input pixels; 0.75 cells of the maps at least. That at a centre,
+    which need not be found as exactly, is twice as wide."""
+    activation: Literal["sigmoid", "linear"] = "sigmoid"
+    """``sigmoid``: each cell is a logit of its own (focal loss); ``linear``: its values are regressed. There are many
+    peaks a map, or none, so that a map is no probability over its cells."""
+    threshold: float = Field(default=0.3, gt=0, lt=1)
+    """Height of a map from which a peak counts, and presence is one half; 0.3 is a common choice for CenterNet."""
+    radius_sigma: float = Field(default=3.0, gt=0)
+    """Half-width of the window in which a point is averaged, in standard deviations of the target."""
+
+
+class ChainCodec:
+    """Maps of parts and of centres with the ways between them, for any number of elements.
+
+    Raises:
+        ConfigError: no schema, or one without such a chain.
+    """
+
+    def __init__(
+        self, config: ChainCodecConfig, landmarks: int, map_stride: int, schema: LandmarkSchema | None = None
+    ) -> None:
+        if schema is None or len(schema) != landmarks:
+            raise ConfigError("the chain codec needs the schema whose chain it is for", where="model.codec")
+        self.config = config
+        self.landmarks = landmarks
+        self.stride = map_stride
+        self.layout: Layout = layout_of(schema, config.chain)
+        self.sigma_cells = max(config.sigma_px / map_stride, _LEAST_CELLS)
+
+    @property
+    def outputs(self) -> OutputSpec:
+        """A map a part, one of centres and one a single landmark; then two fields a part, and two to the next level."""
+        return OutputSpec(self.layout.maps + self.layout.fields)
+
+    def encode(self, labels: Labels, outputs: Mapping[str, Tensor] | None = None) -> Target:
+        """Draw every element that the labels place, and say which cells they judge."""
+        del outputs
+        layout, size = self.layout, (labels.shape[0] // self.stride, labels.shape[1] // self.stride)
+        elements = elements_of(labels, layout, self.stride)
+        anchor = anchor_of(labels, layout, self.stride) if layout.anchor is not None else None
+        singles = list(layout.singles)
+        drawn = [
+            draw(elements.parts, elements.placed, size, self.sigma_cells),
+            draw(elements.centre[:, :, None], elements.drawn[:, :, None], size, 2 * self.sigma_cells),
+            draw(
+                to_cells(labels.points_in[:, None, singles], self.stride),
+                labels.placed[:, None, singles] > 0,
+                size,
+                self.sigma_cells,
+            ),
+        ]
+        whole = judged(elements, anchor, layout, size)
+        known = (labels.known[:, singles] > 0)[..., None, None].expand(-1, -1, *size)
+        shared = whole[:, None].expand(-1, len(layout.parts) + 1, -1, -1)
+        following = self._following(elements.centre, elements.drawn, anchor)
+        ways, mask = fields(elements, following, size, max(1.0, 2 * self.sigma_cells))
+        return Target(
+            labels,
+            maps=torch.cat([maps for maps, _ in drawn], 1),
+            peaks=torch.cat([peaks for _, peaks in drawn], 1),
+            cells=torch.cat([shared, known], 1),
+            fields=ways * (self.stride / (UNIT * max(labels.shape))),
+            field_cells=mask,
+        )
+
+    def points(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
+        """There are no points to be had before the elements are told apart.
+
+        Raises:
+            ConfigError: always.
+        """
+        del outputs, shape
+        raise ConfigError(
+            "the chain codec gives no points that a loss could act on",
+            where="loss",
+            fix="train it with losses on maps and 'offset'",
+        )
+
+    def cholesky(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
+        """Nothing of the kind is predicted.
+
+        Raises:
+            ConfigError: always.
+        """
+        del outputs, shape
+        raise no_covariance("choose another loss: the chain codec reads covariances from its maps")
+
+    def decode(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Decoded:
+        """Find the elements of every image; landmarks of levels that are not named among them have presence 0."""
+        heights = self._heights(outputs["maps"][:, : self.layout.maps].float())
+        ways = outputs["maps"][:, self.layout.maps :].float() * (UNIT * max(shape) / self.stride)
+        images = [self._decode_one(*each, shape) for each in zip(heights, ways, strict=True)]
+        mean, cov, presence = (
+            torch.from_numpy(np.stack([arrays[i] for arrays, _ in images])).float().to(heights.device) for i in range(3)
+        )
+        return Decoded(mean, cov, presence, instances=tuple(found for _, found in images))
+
+    def _following(
+        self, centre: Tensor, drawn: Tensor, anchor: tuple[Tensor, Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the centre ``(B, L, 2)`` of the next level of each, and whether it is on the image ``(B, L)``."""
+        rows = {rank: row for row, rank in enumerate(self.layout.ranks)}
+        to, known = torch.zeros_like(centre), torch.zeros_like(drawn)
+        for row, rank in enumerate(self.layout.ranks):
+            if rank + 1 in rows:
+                to[:, row], known[:, row] = centre[:, rows[rank + 1]], drawn[:, rows[rank + 1]]
+            elif anchor is not None and rank + 1 == self.layout.anchor:
+                to[:, row], known[:, row] = anchor[0], anchor[1]
+        return to, known
+
+    def _heights(self, maps: Tensor) -> Tensor:
+        return (maps + SIGMOID_OFFSET).sigmoid() if self.config.activation == "sigmoid" else maps.clamp(0, 1)
+
+    def _decode_one(
+        self, heights: Tensor, ways: Tensor, shape: tuple[int, int]
+    ) -> tuple[tuple[Array, Array, Array], tuple[Instance, ...]]:
+        layout, count = self.layout, len(self.layout.parts)
+        # Candidates beyond twice the levels could only come from maps that show nothing yet.
+        reading = Reading(
+            self.sigma_cells,
+            max(1.0, self.config.radius_sigma * self.sigma_cells),
+            self.config.threshold,
+            2 * len(layout.chain.levels) + 8,
+        )
+        paired = ways.unflatten(0, (count + 1, 2))
+        found = find(heights[:count], heights[count], paired, reading)
+        singles = _Singles(heights[count + 1 :], reading)
+        ordered = arrange([*_nodes(found), *self._anchor_node(singles)])
+        filled = _Landmarks(self.landmarks, shape)
+        instances = []
+        for place, named in enumerate(self._named(ordered)):
+            instance = self._anchor(singles) if named.index < 0 else self._element(found[named.index], reading)
+            instances.append(self._with_level(instance, named))
+            rank = named.rank if layout.chain.named else place
+            if named.index >= 0 and rank is not None and rank in layout.ranks:
+                filled.put(layout.columns[layout.ranks.index(rank)], instance)
+            elif named.index < 0:
+                filled.put(layout.singles[: len(layout.anchor_parts)], instance)
+        self._put_others(filled, singles)
+        return filled.arrays(), tuple(instances)
+
+    def _named(self, ordered: Sequence[Node]) -> list[Named]:
+        chain = self.layout.chain
+        return name(ordered, levels=len(chain.levels), anchor=self.layout.anchor, countable=chain.named)
+
+    def _with_level(self, instance: Instance, named: Named) -> Instance:
+        level = None if named.rank is None or not self.layout.chain.named else self.layout.chain.levels[named.rank]
+        return Instance(
+            instance.chain,
+            instance.parts,
+            instance.points,
+            instance.cov,
+            instance.presence,
+            instance.probability,
+            level,
+            0.0 if level is None else named.probability,
+        )
+
+    def _element(self, one: Found, reading: Reading) -> Instance:
+        probability = reading.probability(one.score)
+        presence = [min(probability, reading.probability(height)) for height in one.heights]
+        return self._instance(self.layout.parts, one.points, one.cov, np.array(presence), probability)
+
+    def _anchor(self, singles: _Singles) -> Instance:
+        own = slice(0, len(self.layout.anchor_parts))
+        presence = singles.presence[own]
+        return self._instance(
+            self.layout.anchor_parts, singles.points[own], singles.cov[own], presence, float(presence.mean())
+        )
+
+    def _instance(
+        self, parts: tuple[str, ...], points: Array, cov: Array, presence: Array, probability: float
+    ) -> Instance:
+        """Return an instance in input pixels."""
+        points_in = (points + 0.5) * self.stride - 0.5
+        return Instance(self.layout.chain.name, parts, points_in, cov * self.stride**2, presence, probability)
+
+    def _anchor_node(self, singles: _Singles) -> list[Node]:
+        own = slice(0, len(self.layout.anchor_parts))
+        if self.layout.anchor is None or singles.heights[own].mean() < self.config.threshold:
+            return []
+        return [Node(-1, singles.points[own].mean(axis=0), None, float(singles.presence[own].mean()))]
+
+    def _put_others(self, filled: _Landmarks, singles: _Singles) -> None:
+        first = len(self.layout.anchor_parts)
+        if first < len(self.layout.singles):
+            rest = slice(first, None)
+            names = tuple(self.layout.names[i] for i in self.layout.singles[rest])
+            others = self._instance(names, singles.points[rest], singles.cov[rest], singles.presence[rest], 1.0)
+            filled.put(self.layout.singles[rest], others)
+
+
+class _Singles:
+    """Landmarks with a map of their own, in cells: each the highest point of its map."""
+
+    def __init__(self, maps: Tensor, reading: Reading) -> None:
+        flat = maps.flatten(1)
+        top = flat.argmax(1) if len(maps) else torch.zeros(0, dtype=torch.long)
+        cells = torch.stack([top % maps.shape[2], torch.div(top, maps.shape[2], rounding_mode="floor")], -1)
+        self.heights = flat.amax(1).cpu().double().numpy() if len(maps) else np.zeros(0)
+        self.points, self.cov = read_peaks(maps, cells.cpu().numpy(), reading)
+        self.presence = np.array([reading.probability(height) for height in self.heights])
+
+
+class _Landmarks:
+    """The schema's landmarks; those that nobody puts may be anywhere on the input, and are not there."""
+
+    def __init__(self, count: int, shape: tuple[int, int]) -> None:
+        size = np.array([shape[1], shape[0]], dtype=np.float64)
+        self.mean = np.repeat((size[None] - 1) / 2, count, axis=0)
+        self.cov = np.repeat(np.diag(size**2 / 12)[None], count, axis=0)
+        self.presence = np.zeros(count)
+
+    def put(self, columns: Sequence[int], instance: Instance) -> None:
+        for part, column in enumerate(columns):
+            if column >= 0:
+                self.mean[column], self.cov[column] = instance.points[part], instance.cov[part]
+                self.presence[column] = instance.presence[part]
+
+    def arrays(self) -> tuple[Array, Array, Array]:
+        return self.mean, self.cov, self.presence
+
+
+def _nodes(found: Sequence[Found]) -> list[Node]:
+    return [Node(index, one.centre, one.link, one.score) for index, one in enumerate(found)]

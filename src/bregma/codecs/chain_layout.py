@@ -1,0 +1,101 @@
+"""Which map shows what, for a schema with a chain.
+
+Channels of the output: one map a part, one map of centres, one map for each *single* (a part of the anchor, and every
+landmark that belongs to no chain), then two fields a part (from a cell near a centre to the part) and two more (to the
+centre of the next level).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bregma.errors import ConfigError
+from bregma.schema import Chain, LandmarkSchema
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A schema as the chain codec sees it.
+
+    Attributes:
+        chain: the repeated structure.
+        names: all landmarks of the schema.
+        parts: names of the chain's P parts.
+        ranks: positions in ``chain.levels`` of the L levels that share maps: all but the anchor.
+        columns: ``(L, P)`` the landmark of each part of these levels; -1 where a level lacks the part.
+        anchor: position of the anchor in ``chain.levels``, or None.
+        anchor_parts: names of the anchor's parts; empty without one.
+        singles: landmarks with a map of their own; those of the anchor come first.
+    """
+
+    chain: Chain
+    names: tuple[str, ...]
+    parts: tuple[str, ...]
+    ranks: tuple[int, ...]
+    columns: tuple[tuple[int, ...], ...]
+    anchor: int | None
+    anchor_parts: tuple[str, ...]
+    singles: tuple[int, ...]
+
+    @property
+    def maps(self) -> int:
+        """Number of maps: parts, centres and singles."""
+        return len(self.parts) + 1 + len(self.singles)
+
+    @property
+    def fields(self) -> int:
+        """Number of fields: x and y to every part and to the next level."""
+        return 2 * (len(self.parts) + 1)
+
+    def least_parts(self, row: int) -> int:
+        """Return how many parts of a level must be seen for it to count: half of those that it has."""
+        return (sum(column >= 0 for column in self.columns[row]) + 1) // 2
+
+
+def layout_of(schema: LandmarkSchema, name: str | None) -> Layout:
+    """Lay out the chain called ``name``, or the only one.
+
+    Raises:
+        ConfigError: no chain, several and no name, or none of that name.
+    """
+    chain = _chain(schema, name)
+    anchor = None if chain.anchor is None else chain.levels.index(chain.anchor)
+    ranks = tuple(rank for rank in range(len(chain.levels)) if rank != anchor)
+    if not ranks:
+        raise _unfit(schema, f"the chain '{chain.name}' has no level but its anchor")
+    parts = tuple(chain.parts)
+    columns = tuple(_columns(schema, chain, chain.levels[rank], parts) for rank in ranks)
+    shared = {column for row in columns for column in row}
+    anchor_parts = () if chain.anchor is None else tuple(chain.parts_of(chain.anchor))
+    first = [schema.index(chain.landmark_name(str(chain.anchor), part)) for part in anchor_parts]
+    others = [index for index in range(len(schema)) if index not in shared and index not in first]
+    return Layout(chain, schema.names, parts, ranks, columns, anchor, anchor_parts, (*first, *others))
+
+
+def _columns(schema: LandmarkSchema, chain: Chain, level: str, parts: tuple[str, ...]) -> tuple[int, ...]:
+    own = chain.parts_of(level)
+    return tuple(schema.index(chain.landmark_name(level, part)) if part in own else -1 for part in parts)
+
+
+def _chain(schema: LandmarkSchema, name: str | None) -> Chain:
+    found = [chain for chain in schema.chains if name is None or chain.name == name]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(chain.name for chain in schema.chains)
+    if not schema.chains:
+        raise _unfit(schema, "the chain codec is for anatomies with a repeated structure")
+    raise ConfigError(
+        f"the schema '{schema.name}' has no chain '{name}'" if name else "the schema has several chains",
+        where="model.codec.chain",
+        expected=f"one of {known}",
+        got=name or "none",
+    )
+
+
+def _unfit(schema: LandmarkSchema, problem: str) -> ConfigError:
+    return ConfigError(
+        problem,
+        where="model.codec.name",
+        got=f"the schema '{schema.name}'",
+        fix="choose the codec 'heatmap', or declare a chain in the schema",
+    )

@@ -1,0 +1,147 @@
+"""Elements of one image put in order along the chain, and named from the anchor.
+
+A *link* is the way from an element to the centre of the next level as the network sees it. How far the next element
+really is, in links, tells whether a level was passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from bregma.geometry import Array
+
+_SPREAD = 0.2
+"""Standard deviation of the distance between neighbours in links, from which the odds of a level passed over follow."""
+_TOO_NEAR, _ASIDE = 0.4, 0.75
+"""A step shorter than this, or leading aside by more, in links, does not lead along a chain."""
+_LEAST_NAMING = 0.5
+"""A name that is less probable is not given."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What naming knows of an element.
+
+    Attributes:
+        index: which element; -1 for the anchor.
+        centre: ``(2,)``.
+        link: ``(2,)`` to the next level, or None for the anchor.
+        score: how sure it is, 0..1.
+    """
+
+    index: int
+    centre: Array
+    link: Array | None
+    score: float
+
+
+@dataclass(frozen=True)
+class Named:
+    """An element in its place.
+
+    Attributes:
+        index: which element; -1 for the anchor.
+        rank: position among the chain's levels, or None where it cannot be named.
+        probability: that the rank is right.
+    """
+
+    index: int
+    rank: int | None
+    probability: float
+
+
+def arrange(nodes: Sequence[Node]) -> list[Node]:
+    """Return the elements in the order of the chain, without those that do not lie on it.
+
+    Where two neighbours do not follow each other, the less sure one is left out.
+    """
+    if not nodes:
+        return []
+    direction = _direction(nodes)
+    ordered = sorted(nodes, key=lambda node: float(node.centre @ direction))
+    while (broken := _first_break(ordered)) is not None:
+        weaker = min((ordered[broken], ordered[broken + 1]), key=lambda node: node.score)
+        ordered = [node for node in ordered if node is not weaker]
+    return ordered
+
+
+def name(ordered: Sequence[Node], *, levels: int, anchor: int | None, countable: bool) -> list[Named]:
+    """Give ranks to ordered elements.
+
+    Args:
+        ordered: from :func:`arrange`.
+        levels: number of levels of the chain.
+        anchor: rank of the anchor; None for a chain without one.
+        countable: without an anchor, take as many elements as there are levels for all of them.
+
+    Elements that would lie beyond the first or the last level are left out.
+    """
+    at = next((i for i, node in enumerate(ordered) if node.index < 0), None)
+    if anchor is not None and at is not None:
+        return _from_anchor(ordered, at, anchor, levels)
+    if anchor is None and countable and len(ordered) == levels:
+        whole = float(np.prod([_step(a, b)[1] for a, b in pairwise(ordered)]))
+        return [Named(node.index, rank, whole) for rank, node in enumerate(ordered)]
+    return [Named(node.index, None, 0.0) for node in ordered]
+
+
+def _from_anchor(ordered: Sequence[Node], at: int, anchor: int, levels: int) -> list[Named]:
+    named = [Named(-1, anchor, 1.0)]
+    for way in (-1, 1):
+        rank, sure = anchor, ordered[at].score
+        for i in range(at + way, -1 if way < 0 else len(ordered), way):
+            upper, lower = (ordered[i], ordered[i - way]) if way < 0 else (ordered[i - way], ordered[i])
+            steps, right = _step(upper, lower)
+            rank, sure = rank + way * steps, sure * right
+            if 0 <= rank < levels:
+                given = sure >= _LEAST_NAMING
+                named.append(Named(ordered[i].index, rank if given else None, sure if given else 0.0))
+        if way < 0:
+            named.reverse()
+    return named
+
+
+def _step(upper: Node, lower: Node) -> tuple[int, float]:
+    """Return how many levels lie between two neighbours, 1 for none passed over, and the probability of that."""
+    distance = _in_links(upper, lower)[0]
+    steps = np.arange(1, max(3, int(distance) + 3))
+    odds = np.exp(-0.5 * ((distance - steps) ** 2 - (distance - steps).min() ** 2) / _SPREAD**2)
+    odds /= odds.sum()
+    best = int(odds.argmax())
+    return int(steps[best]), float(odds[best])
+
+
+def _in_links(upper: Node, lower: Node) -> tuple[float, float]:
+    """Return how far ``lower`` lies along the link that leads to it, and how far aside, in lengths of that link."""
+    way = lower.centre - upper.centre
+    link = upper.link
+    if link is None:
+        # The anchor has none; the next element's own is about as long.
+        length = 0.0 if lower.link is None else float(np.linalg.norm(lower.link))
+        return float(np.linalg.norm(way)) / max(length, 1e-6), 0.0
+    squared = max(float(link @ link), 1e-6)
+    along = float(way @ link) / squared
+    return along, float(np.linalg.norm(way - along * link)) / squared**0.5
+
+
+def _first_break(ordered: Sequence[Node]) -> int | None:
+    for i, (upper, lower) in enumerate(pairwise(ordered)):
+        along, aside = _in_links(upper, lower)
+        if along < _TOO_NEAR or aside > _ASIDE * max(1.0, along):
+            return i
+    return None
+
+
+def _direction(nodes: Sequence[Node]) -> Array:
+    """Return the direction ``(2,)`` of the chain: the main axis of its centres, the way that the links lead."""
+    links = [node.link for node in nodes if node.link is not None]
+    lead = np.sum(links, axis=0) if links else np.array([0.0, 1.0])
+    if len(nodes) < 3:
+        return np.asarray(lead)
+    centres = np.array([node.centre for node in nodes])
+    axis = np.linalg.svd(centres - centres.mean(axis=0))[2][0]
+    return np.asarray(axis if axis @ lead >= 0 else -axis)
