@@ -163,6 +163,8 @@ LUMBAR: dict[Place, float] = {
     ("slip_mm", "L3-L4"): -6.0,
     ("slip_mm", "L4-L5"): 6.0,
     ("slip_mm", "L5-S1"): -3.0,
+    ("slip_direction", "L3-L4"): -30.0,
+    ("slip_direction", "L4-L5"): 30.0,
     ("disc_height", "L1-L2"): 5.0,
     ("disc_height", "L4-L5"): STEP,
     ("disc_height", "L5-S1"): 12.5,  # 40 px in front, 10 px behind
@@ -171,12 +173,17 @@ LUMBAR: dict[Place, float] = {
     ("disc_height_anterior", "L5-S1"): 20.0,
     ("disc_height_posterior", "L1-L2"): 5.0,
     ("disc_height_posterior", "L5-S1"): 5.0,
+    ("disc_height_index", "L1-L2"): 0.25,  # (10 + 10) / (40 + 40) px
+    ("disc_height_index", "L5-S1"): 5 / 9,  # (40 + 10) / (40 + 50) px
     ("height_anterior", "T12"): 10.0,
     ("height_anterior", "L3"): 15.0,
     ("height_posterior", "T12"): 15.0,
     ("height_posterior", "L5"): 15.0,
     ("height_ratio", "T12"): 2 / 3,
     ("height_ratio", "L2"): 1.0,
+    ("wedge_loss", "T12"): 100 / 3,  # 20 px in front, 30 px behind
+    ("wedge_loss", "L2"): 0.0,
+    ("compression_ratio", "T12-L1"): 1.0,
     ("body_area", "T12"): 250.0,  # (20 + 30) / 2 * 40 px²
     ("body_area", "L1"): 300.0,
     ("disc_angle", "L4-L5"): 0.0,
@@ -184,6 +191,7 @@ LUMBAR: dict[Place, float] = {
     ("segmental_angle", "T12-L1"): -T14,  # the endplate of T12 falls towards the front: kyphosis
     ("segmental_angle", "L3-L4"): 0.0,
     ("lumbar_lordosis", None): T345,
+    ("sacral_slope", None): T345,  # falls 30 px over 40 px towards the front
 }
 
 # Lumbar MRI facing right (anterior at larger x), 1 mm a pixel. L3 lies 4 px in front; the upper endplate of L2
@@ -216,13 +224,18 @@ MRI: dict[Place, float] = {
     ("slip_percent", "L4-L5"): 0.0,
     ("slip_mm", "L2-L3"): -4.0,
     ("slip_mm", "L3-L4"): 4.0,
+    ("slip_direction", "L3-L4"): 10.0,
     ("disc_height", "L1-L2"): 15.0,
     ("disc_height_anterior", "L1-L2"): 20.0,
     ("disc_height_posterior", "L1-L2"): 10.0,
+    ("disc_height_index", "L1-L2"): 30 / (40 + math.sqrt(1700)),  # the endplate of L2 is (40, 10) px
     ("height_anterior", "L2"): 20.0,
     ("height_anterior", "L5"): 60.0,
     ("height_posterior", "L5"): 30.0,
     ("height_ratio", "L5"): 2.0,
+    ("wedge_loss", "L2"): 100 / 3,
+    ("wedge_loss", "L5"): -100.0,  # higher in front
+    ("compression_ratio", "L4-L5"): 1.0,
     ("body_area", "L2"): 1000.0,  # (20 + 30) / 2 * 40
     ("body_area", "L5"): 1800.0,  # (60 + 30) / 2 * 40
     ("disc_angle", "L1-L2"): T14,
@@ -294,7 +307,15 @@ GRADES = {
     ("lumbar_lateral", "slip_percent", "L3-L4"): "II",
     ("lumbar_lateral", "slip_percent", "L4-L5"): "II",
     ("lumbar_lateral", "slip_percent", "L5-S1"): "I",
+    ("lumbar_lateral", "slip_direction", "L3-L4"): "retrolisthesis",
+    ("lumbar_lateral", "slip_direction", "L4-L5"): "anterolisthesis",
+    ("lumbar_lateral", "slip_direction", "T12-L1"): "none",
+    ("lumbar_lateral", "wedge_loss", "T12"): "2",
+    ("lumbar_lateral", "wedge_loss", "L2"): "0",
     ("lumbar_mri", "slip_percent", "L3-L4"): "I",
+    ("lumbar_mri", "slip_direction", "L2-L3"): "retrolisthesis",
+    ("lumbar_mri", "wedge_loss", "L2"): "2",
+    ("lumbar_mri", "wedge_loss", "L5"): "0",
     ("chest_ctr", "cardiothoracic_ratio", None): "normal",
     ("cephalometric", "anb", None): "II",
 }
@@ -374,3 +395,12 @@ def test_a_flipped_image_measures_the_same(name: str) -> None:
     for old, new in zip(before, after):
         if old.value is not None and old.name not in of_one_side:
             assert new.value == pytest.approx(sign * old.value, rel=1e-9, abs=1e-9), old.name
+
+
+def test_compression_is_measured_by_the_vertebra_above() -> None:
+    """L4 is 15 px high behind and L3 above it 30 px; L5 below it is twice as high as L4."""
+    schema = anatomy("lumbar_mri")
+    points, present = arrays(schema, MRI_POINTS | {"L4_inf_post": (100, 135)})
+    found = {(r.name, r.level): r.value for r in measure(schema, points, Frame((300, 300)), present=present)}
+    assert found["compression_ratio", "L3-L4"] == pytest.approx(0.5)
+    assert found["compression_ratio", "L4-L5"] == pytest.approx(2.0)
