@@ -118,14 +118,37 @@ def load_recipe(source: str | Path | None = None, overrides: Iterable[str] = ())
         data, found = read_recipe(path)
         lines |= found
         where = str(path)
-    overrides = list(overrides)
-    data = with_overrides(data, overrides)
-    for item in overrides:
-        setting = tuple(item.partition("=")[0].strip().split("."))
-        lines[setting] = f"--set {item}"
-        for end in range(1, len(setting)):
-            lines.setdefault(setting[:end], f"--set {item}")
+    data, lines = with_settings(data, lines, overrides)
     return LoadedRecipe(validate(Recipe, data, where=where, lines=lines), where, lines)
+
+
+def with_settings(
+    data: Mapping[str, Any], lines: Mapping[Loc, int | str], settings: Iterable[str]
+) -> tuple[dict[str, Any], dict[Loc, int | str]]:
+    """Return what a file holds with ``a.b=value`` settings applied, and the line or setting of every entry.
+
+    Raises:
+        ConfigError: a setting that cannot be read.
+    """
+    settings, found = list(settings), {**lines}
+    for item in settings:
+        setting = tuple(item.partition("=")[0].strip().split("."))
+        found[setting] = f"--set {item}"
+        for end in range(1, len(setting)):
+            found.setdefault(setting[:end], f"--set {item}")
+    return with_overrides(data, settings), found
+
+
+def read_mapping(path: Path, expected: str) -> tuple[dict[str, Any], dict[Loc, int]]:
+    """Read a YAML file of settings, and the line of every entry; an empty file has none.
+
+    Raises:
+        ConfigError: a file that is broken, or holds anything else; says what is ``expected``.
+    """
+    data, lines = read_yaml(path)
+    if data is not None and not isinstance(data, dict):
+        raise ConfigError("holds no settings", where=path, expected=expected)
+    return data or {}, lines
 
 
 def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[Loc, int | str]]:
@@ -139,10 +162,7 @@ def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any
     """
     if path.resolve() in _seen:
         raise ConfigError("extends itself", where=path)
-    data, lines = read_yaml(path)
-    data = {} if data is None else data
-    if not isinstance(data, dict):
-        raise ConfigError("holds no settings", where=path, expected="a mapping such as train: {epochs: 50}")
+    data, lines = read_mapping(path, "a mapping such as train: {epochs: 50}")
     base = data.get("extends")
     if not isinstance(base, str):
         return data, {**lines}

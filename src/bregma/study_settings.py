@@ -9,9 +9,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from bregma.config import Config, read_yaml, validate, with_overrides
+from bregma.config import Config, validate
 from bregma.evaluation.settings import EvaluationSettings
-from bregma.recipe import SplitConfig, load_recipe, shipped, shipped_or_own
+from bregma.recipe import SplitConfig, load_recipe, read_mapping, shipped, shipped_or_own, with_settings
 from bregma.training.plan import check_settings
 
 Positive = Annotated[float, Field(gt=0)]
@@ -72,6 +72,8 @@ class Study(Config):
     @model_validator(mode="after")
     def _check(self) -> Study:
         folders = [arm.folder for arm in self.arms]
+        if nameless := [arm.name for arm in self.arms if not arm.folder.strip(".-")]:
+            raise ValueError(f"an arm's name becomes that of a folder, which '{nameless[0]}' cannot be")
         if len(set(folders)) < len(folders):
             raise ValueError(f"every arm needs a name of its own, got {', '.join(folders)}")
         if len(set(self.seeds)) < len(self.seeds):
@@ -91,8 +93,9 @@ def load_study(source: str | Path, overrides: Iterable[str] = ()) -> Study:
         ConfigError: unknown name or setting, or a broken file, of the study or of a recipe; names the line.
     """
     path = shipped_or_own(source, "studies")
-    data, lines = read_yaml(path)
-    study = validate(Study, with_overrides(data or {}, overrides), where=str(path), lines=lines)
+    data, lines = read_mapping(path, "a mapping such as arms: [hand, hand/scn_linear]")
+    data, found = with_settings(data, lines, overrides)
+    study = validate(Study, data, where=str(path), lines=found)
     arms = tuple(arm.model_copy(update={"recipe": _beside(path, arm.recipe)}) for arm in study.arms)
     for arm in arms:
         loaded = load_recipe(arm.recipe, (*study.set, *arm.set))

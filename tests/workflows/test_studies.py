@@ -149,6 +149,9 @@ class TestSettings:
             ("arms: [hand, {recipe: hand, name: b, set: [train.epoch=3]}]\n", ["'train.epoch'", "--set"]),
             ("arms: [hand, chest]\nseeds: [1, 1]\n", ["every seed"]),
             ("arms: [hand, chest]\nminuets: 3\n", ["line 2", "unknown setting 'minuets'"]),
+            ("arms: [hand, {recipe: chest, name: ..}]\n", ["s.yaml", "'..' cannot be"]),
+            ("- hand\n- chest\n", ["s.yaml", "holds no settings", "arms:"]),
+            ("", ["s.yaml", "'arms'"]),
         ],
     )
     def test_a_wrong_study_is_refused_before_any_training(self, tmp_path: Path, text: str, words: list[str]) -> None:
@@ -156,6 +159,10 @@ class TestSettings:
         with pytest.raises(ConfigError) as caught:
             load_study(tmp_path / "s.yaml")
         assert all(word in str(caught.value) for word in words)
+
+    def test_a_fault_of_a_single_setting_names_it(self) -> None:
+        with pytest.raises(ConfigError, match=r"^--set minutes=-1: setting 'minutes'"):
+            load_study("hand/scn", ["minutes=-1"])
 
     @pytest.mark.parametrize("name", builtin_studies())
     def test_shipped_studies_are_valid(self, name: str) -> None:
