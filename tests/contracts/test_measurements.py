@@ -19,14 +19,36 @@ Points = dict[str, tuple[float, float]]
 T345 = math.degrees(math.atan2(3, 4))  # 36.87 degrees, the smaller angle of the 3-4-5 triangle
 T14 = math.degrees(math.atan2(1, 4))  # 14.04 degrees: a line that falls 10 px over 40 px
 
+
+def normal_percent(score: float) -> float:
+    """Return the share of a normal distribution below a score, in percent."""
+    return 50 * (1 + math.erf(score / math.sqrt(2)))
+
+
 # Fetal head, 0.5 mm a pixel: OFD (80, 60) px = 100 px, BPD (48, -64) px = 80 px.
 FETAL_POINTS: Points = {"ofd_1": (0, 0), "ofd_2": (80, 60), "bpd_1": (10, 70), "bpd_2": (58, 6)}
-FETAL: dict[Place, float] = {("ofd", None): 50.0, ("bpd", None): 40.0, ("cephalic_index", None): 80.0}
+HC = 141.80833944487  # the perimeter of semi-axes 25 and 20 mm is 100 E(0.36) mm, E the complete elliptic integral
+BPD_OUTER_INNER = -0.403458 + 0.9714153 * 40.0
+# Mean and standard deviation of each chart at 18 weeks: 18² = 324, 18³ = 5832, ln 18 = 2.8903718.
+FETAL: dict[Place, float] = {
+    ("ofd", None): 50.0,
+    ("bpd", None): 40.0,
+    ("cephalic_index", None): 80.0,
+    ("hc", None): HC,
+    ("ga_hc_hadlock", None): 8.96 + 0.0540 * HC + 0.0000003 * HC**3,  # 17.47 weeks
+    ("ga_hc_intergrowth", None): math.exp(0.05970 * math.log(HC) ** 2 + 6.409e-9 * HC**3 + 3.3258) / 7,  # 17.52 weeks
+    ("ga_bpd_hadlock", None): 9.54 + 0.1482 * BPD_OUTER_INNER + 0.001676 * BPD_OUTER_INNER**2,  # 17.72 weeks
+    ("hc_centile", None): normal_percent((HC - 147.903248507296) / 6.893992429768),  # 18.8
+    ("bpd_centile", None): normal_percent((40.0 - 41.96831272) / 2.109954696585),  # 17.5
+    ("ofd_centile", None): normal_percent((50.0 - 51.855765431646) / 2.515241404199),  # 23.0
+}
+GIVEN = {"fetal_head": {"gestational_age_wk": 18.0}}
 
 # Hand, 0.5 mm a pixel: wrist (60, 80) px = 100 px; the thumb runs along (3, -4) / 5, the fingers straight up.
 HAND_POINTS: Points = {
     "ulna_metaphysis_ulnar": (0, 1000),
     "radius_metaphysis_radial": (60, 1080),
+    "radius_metaphysis_ulnar": (540, 80),  # the middle of the radius is (300, 580), 80 px below the third metacarpal
     "mc1_base": (500, 500),
     "thumb_mcp": (530, 460),
     "thumb_ip": (548, 436),
@@ -75,15 +97,21 @@ HAND: dict[Place, float] = {
     ("little_distal_length", None): 7.0,
     ("digit_ratio", None): 0.8,  # 440 - 360 = 80 px to 442 - 342 = 100 px
     ("mc3_to_wrist", None): 0.8,  # 80 px to 100 px
+    ("carpal_length", None): 40.0,
+    ("carpal_length_ratio", None): 4 / 3,  # 80 px to 60 px
+    ("mc1_to_mc2", None): 5 / 6,
+    ("mc3_to_mc2", None): 4 / 3,
+    ("mc4_to_mc2", None): 58 / 60,
+    ("mc5_to_mc2", None): 55 / 60,
 }
 
 # Chest, 0.5 mm a column and 0.25 mm a row.
 CHEST_POINTS: Points = {
-    "axis_top": (100, 40),
-    "axis_bottom": (100, 240),
-    "axis_upper": (100, 90),
-    "axis_middle": (100, 140),
-    "axis_lower": (100, 190),
+    "axis_top": (104, 40),
+    "axis_bottom": (104, 240),
+    "axis_upper": (104, 90),
+    "axis_middle": (104, 140),
+    "axis_lower": (104, 190),
     "lung_right_upper": (60, 90),
     "lung_left_upper": (140, 92),
     "lung_right_middle": (40, 140),
@@ -106,6 +134,10 @@ CHEST: dict[Place, float] = {
     ("thoracic_width_to_height", None): 1.4,  # 70 / 50
     ("thoracic_taper", None): 4 / 7,  # 40 / 70
     ("lung_height_ratio", None): 5 / 3,  # 50 / 30
+    ("asymmetry_upper", None): -10.0,  # 36 columns left of the axis of the body, 44 right of it
+    ("asymmetry_middle", None): -100 / 15,  # 56 and 64
+    ("asymmetry_lower", None): -100 * 8 / 140,  # 66 and 74
+    ("asymmetry_base", None): -5.0,  # 76 and 84
 }
 CTR_POINTS: Points = {
     **CHEST_POINTS,
@@ -276,13 +308,22 @@ CEPH_POINTS: Points = {
     "menton": (70, 220),
     "posterior_nasal_spine": (40, 150),
     "anterior_nasal_spine": (80, 180),
+    "gnathion": (78, 226),  # (48, 36) from gonion: 3 in 4
+    "lower_incisor": (80, 200),
+    "upper_incisor": (83, 196),  # 5 px away, 3 of them to the front
 }
+AB = math.sqrt(28**2 + 16**2)  # A to B is (-28, 16)
 CEPH: dict[Place, float] = {
     ("sna", None): 90.0,
     ("snb", None): math.degrees(math.acos(0.28)),  # 73.74
     ("anb", None): 90.0 - math.degrees(math.acos(0.28)),  # 16.26
     ("fma", None): T345,
     ("sn_mandibular_angle", None): T345,
+    ("sn_gonion_gnathion", None): T345,
+    # Menton to gonion is (-40, -30), B to A (28, -16); the palatal plane falls 3 in 4 under the level Frankfort plane.
+    ("odi", None): math.degrees(math.acos(-640 / (50 * AB))) + T345,  # 113.39 + 36.87
+    ("apdi", None): math.degrees(math.acos(640 / (50 * AB))),  # 66.61, from (-40, -30) to A to B
+    ("modified_wits", None): 1.0,
     ("palatal_mandibular_angle", None): 0.0,  # both planes fall 3 in 4
     ("saddle_angle", None): 90.0,
     ("articular_angle", None): math.degrees(math.acos(-0.8)),  # between (0, -1) and (0.6, 0.8)
@@ -318,6 +359,14 @@ GRADES = {
     ("lumbar_mri", "wedge_loss", "L5"): "0",
     ("chest_ctr", "cardiothoracic_ratio", None): "normal",
     ("cephalometric", "anb", None): "II",
+    ("cephalometric", "sna", None): "prognathic",
+    ("cephalometric", "snb", None): "retrognathic",
+    ("cephalometric", "odi", None): "deep bite tendency",
+    ("cephalometric", "apdi", None): "class II tendency",
+    ("cephalometric", "facial_height_index", None): "short face tendency",
+    ("cephalometric", "sn_gonion_gnathion", None): "high angle tendency",
+    ("cephalometric", "modified_wits", None): "edge to edge or small overjet",
+    ("fetal_head", "cephalic_index", None): "mesocephalic",
 }
 
 
@@ -331,7 +380,7 @@ def measured(name: str) -> dict[Place, Measurement]:
     schema = anatomy(name)
     placed, spacing, _ = EXAMPLES[name]
     points, present = arrays(schema, placed)
-    results = measure(schema, points, Frame((2000, 2000), spacing, "user"), present=present)
+    results = measure(schema, points, Frame((2000, 2000), spacing, "user"), present=present, given=GIVEN.get(name))
     return {(result.name, result.level): result for result in results}
 
 
@@ -390,9 +439,9 @@ def test_a_flipped_image_measures_the_same(name: str) -> None:
     flipped = (points * [-1, 1] + [1000, 0])[order]
     before = measure(schema, points, frame, present=present)
     after = measure(schema, flipped, frame, present=present[order])
-    sign = -1.0 if name == "spine_ap" else 1.0
     of_one_side = {"lung_height_right", "lung_height_left", "lung_height_ratio"}
     for old, new in zip(before, after):
+        sign = -1.0 if name == "spine_ap" or old.name.startswith("asymmetry") else 1.0
         if old.value is not None and old.name not in of_one_side:
             assert new.value == pytest.approx(sign * old.value, rel=1e-9, abs=1e-9), old.name
 
