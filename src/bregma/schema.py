@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import resources
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,6 +96,11 @@ class MeasurementSpec(Config):
     """Role to landmark name; ``{level}``, ``{upper}`` and ``{lower}`` stand for levels of ``along``."""
     along: Name | None = None
     """Repeat over a chain: once per level (``{level}``) or per pair of neighbours (``{upper}``, ``{lower}``)."""
+    between: Name | None = None
+    """Take it once, between the two levels of ``along`` that this way of looking finds on the image, e.g. the end
+    vertebrae of the main curve; ``{upper}`` and ``{lower}`` stand for them."""
+    group: Name | None = None
+    """Measurements of one group are scored together, by the figure ``<group>_smape`` of an evaluation."""
     unit: Literal["mm", "mm2", "%", "deg", "1", "wk", "d"]
     """Lengths fall back to pixels, with the reason, when there is no trusted spacing."""
     formula: Name | None = None
@@ -108,6 +113,11 @@ class MeasurementSpec(Config):
     code: Code | None = None
     source: str = ""
     """Where the definition comes from (paper, textbook)."""
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether one image has a value of it at every level."""
+        return self.along is not None and self.between is None
 
 
 class LandmarkSchema(Config):
@@ -360,6 +370,9 @@ def _measurement_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
             continue
         if spec.grade is not None and spec.grade not in grades:
             yield (*loc, "grade"), f"measurement '{spec.name}' uses the grade '{spec.grade}', which is not declared"
+        if spec.between is not None and spec.along is None:
+            yield (*loc, "between"), f"measurement '{spec.name}' lies between levels but goes along no chain"
+            continue
         if spec.along is not None and not any("{" in text for text in spec.points.values()):
             yield (*loc, "points"), f"measurement '{spec.name}' goes along a chain but names no {{level}}"
         if not any(True for _ in expand(schema, spec)):
@@ -394,7 +407,8 @@ def expand(schema: LandmarkSchema, spec: MeasurementSpec) -> Iterator[tuple[str 
     """Yield ``(level, role -> landmark name)`` for every place where a measurement applies.
 
     A measurement along a chain is repeated per level or, where its points name ``{upper}`` and ``{lower}``, per pair of
-    neighbours (``level`` is then ``"L4-L5"``); places where a level lacks a part are left out.
+    neighbours (``level`` is then ``"L4-L5"``); places where a level lacks a part are left out. One that lies
+    ``between`` levels can apply to any two of them, or to one twice.
     """
     known = set(schema.names)
     for level, names in _places(schema, spec):
@@ -408,7 +422,8 @@ def _places(schema: LandmarkSchema, spec: MeasurementSpec) -> Iterator[tuple[str
         return
     levels = schema.chain(spec.along).levels
     if any("{upper}" in text or "{lower}" in text for text in spec.points.values()):
-        for upper, lower in pairwise(levels):
+        pairs = pairwise(levels) if spec.between is None else combinations_with_replacement(levels, 2)
+        for upper, lower in pairs:
             names = {role: t.replace("{upper}", upper).replace("{lower}", lower) for role, t in spec.points.items()}
             yield f"{upper}-{lower}", names
     else:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bregma.errors import InputError, LabelError, SchemaError, SplitError
 from bregma.geometry import Array, Frame
+from bregma.instances import Instance
 from bregma.schema import Code, LandmarkSchema
 
 Tag = str | int | float | bool
@@ -240,6 +241,8 @@ class Prediction:
         model: name and version of the bundle.
         calibration: how ``cov`` was calibrated, or ``"none"``.
         samples: ``(S, N, 2)`` draws, where the model gives them.
+        instances: the elements of the schema's chain in order, named or not, from a model that tells them apart; None
+            from one that fills fixed slots.
     """
 
     case_id: str
@@ -250,6 +253,7 @@ class Prediction:
     model: str = ""
     calibration: str = "none"
     samples: Array | None = None
+    instances: tuple[Instance, ...] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.mean)
@@ -283,12 +287,13 @@ class Prediction:
             "model": self.model,
             "calibration": self.calibration,
             "samples": None if self.samples is None else self.samples.tolist(),
+            "instances": None if self.instances is None else [one.to_dict() for one in self.instances],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Prediction:
         """Rebuild from ``to_dict``."""
-        samples = data.get("samples")
+        samples, instances = data.get("samples"), data.get("instances")
         mean = np.array(data["mean"], dtype=np.float64).reshape(-1, 2)
         return cls(
             case_id=data["case_id"],
@@ -299,6 +304,7 @@ class Prediction:
             model=data.get("model", ""),
             calibration=data.get("calibration", "none"),
             samples=None if samples is None else np.array(samples, dtype=np.float64),
+            instances=None if instances is None else tuple(Instance.from_dict(one) for one in instances),
         )
 
 
@@ -331,6 +337,8 @@ class Measurement:
         interval: low and high end at ``interval_level``, or None.
         interval_level: coverage the interval claims, e.g. 0.95.
         level: where along a chain, e.g. ``L4-L5``; None otherwise.
+        ends: the levels between which the quantity was found to lie on this image, upper one first (the end vertebrae
+            of a curve); None where its place is the same on every image.
         grade: the grade's label, or None.
         grade_probabilities: label to probability, where a distribution was propagated.
         uses: the landmarks that it came from.
@@ -354,6 +362,7 @@ class Measurement:
     code: Code | None = None
     standard_error: float | None = None
     convention: str = ""
+    ends: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(MeasurementStatus):
@@ -365,12 +374,18 @@ class Measurement:
         if self.status != "ok" and not self.reason:
             raise InputError(f"the measurement '{self.name}' needs a reason for its status '{self.status}'")
 
+    @property
+    def place(self) -> str | None:
+        """Where it was taken, in words: its level or, where that was found on this image, its two ends."""
+        return "-".join(self.ends) if self.ends else self.level
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
             "name": self.name,
             "label": self.label,
             "level": self.level,
+            "ends": None if self.ends is None else list(self.ends),
             "value": self.value,
             "unit": self.unit,
             "interval": None if self.interval is None else list(self.interval),
@@ -391,6 +406,8 @@ class Measurement:
         values = dict(data)
         interval = values.get("interval")
         values["interval"] = None if interval is None else (interval[0], interval[1])
+        ends = values.get("ends")
+        values["ends"] = None if ends is None else (ends[0], ends[1])
         values["uses"] = tuple(values.get("uses", ()))
         values["code"] = None if values.get("code") is None else Code.model_validate(values["code"])
         return cls(**values)
@@ -408,12 +425,16 @@ class OutputSpec:
     Attributes:
         maps: number of output maps; 0 for none.
         vectors: name to length of outputs without spatial extent.
+        fields: how many of the maps, the last ones, are fields: values that are regressed at some cells.
+        constants: name to length of outputs that are the same for every image: weights, learned from a start at 0.
     """
 
     maps: int = 0
     vectors: dict[str, int] = field(default_factory=dict)
+    constants: dict[str, int] = field(default_factory=dict)
+    fields: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all outputs."""
-        return (*(("maps",) if self.maps else ()), *self.vectors)
+        return (*(("maps",) if self.maps else ()), *self.vectors, *self.constants)

@@ -286,7 +286,12 @@ SPINE_POINTS: Points = {
     for corner, x, y in (("TL", 100, 0), ("TR", 140, 0), ("BL", 100, 20), ("BR", 140, 20))
 }
 SPINE_POINTS["T5_BR"] = (140, 170)
+# The axis of T5 is the mean of (40, 0) and (40, 30) px; all others are level. The line of the spine is straight.
+T5_AXIS = math.degrees(math.atan2(15, 40))
 SPINE: dict[Place, float] = {
+    ("cobb_main", None): T5_AXIS,
+    ("cobb_proximal", None): 0.0,  # the main curve begins at T1, and nothing lies above
+    ("cobb_distal", None): T5_AXIS,  # in a single bend, from the main curve's lower end to L5
     ("endplate_angle", "T4-T5"): T345,
     ("endplate_angle", "T5-T6"): 0.0,
     ("wedge_angle", "T5"): T345,
@@ -357,6 +362,9 @@ GRADES = {
     ("lumbar_mri", "slip_direction", "L2-L3"): "retrolisthesis",
     ("lumbar_mri", "wedge_loss", "L2"): "2",
     ("lumbar_mri", "wedge_loss", "L5"): "0",
+    ("spine_ap", "cobb_main", None): "moderate",
+    ("spine_ap", "cobb_proximal", None): "none",
+    ("spine_ap", "cobb_distal", None): "moderate",
     ("chest_ctr", "cardiothoracic_ratio", None): "normal",
     ("cephalometric", "anb", None): "II",
     ("cephalometric", "sna", None): "prognathic",
@@ -430,7 +438,7 @@ def test_every_measurement_can_be_made_of_its_primitive(name: str) -> None:
 def test_a_flipped_image_measures_the_same(name: str) -> None:
     """Flip the picture, rename as the schema says and measure again.
 
-    Right and left change places, so the frontal spine's angles open to the other side.
+    Right and left change places, so the frontal spine's signed angles open to the other side.
     """
     schema = anatomy(name)
     points, present = arrays(schema, EXAMPLES[name][0])
@@ -441,7 +449,8 @@ def test_a_flipped_image_measures_the_same(name: str) -> None:
     after = measure(schema, flipped, frame, present=present[order])
     of_one_side = {"lung_height_right", "lung_height_left", "lung_height_ratio"}
     for old, new in zip(before, after):
-        sign = -1.0 if name == "spine_ap" or old.name.startswith("asymmetry") else 1.0
+        signed = old.name in {"endplate_angle", "wedge_angle"} and name == "spine_ap"
+        sign = -1.0 if signed or old.name.startswith("asymmetry") else 1.0
         if old.value is not None and old.name not in of_one_side:
             assert new.value == pytest.approx(sign * old.value, rel=1e-9, abs=1e-9), old.name
 

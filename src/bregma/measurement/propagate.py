@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from bregma.curves import Formula
 from bregma.errors import ConfigError, InputError, SchemaError
 from bregma.geometry import Array, Frame
+from bregma.measurement.between import Scene, row_between
 from bregma.measurement.grades import grade_of, grade_probabilities
+from bregma.measurement.order import disorder
 from bregma.measurement.reading import standard_error, time_factor
 from bregma.measurement.rows import PIXEL_UNITS, Row, rows
-from bregma.schema import LandmarkSchema
+from bregma.schema import LandmarkSchema, MeasurementSpec
 from bregma.types import LandmarkSet, Measurement, MeasurementStatus, Prediction
 
 
@@ -31,6 +33,13 @@ class _Sampled:
     level: float
     given: Mapping[str, float]
     seed: int
+    doubts: Mapping[str, str]
+
+    @property
+    def scene(self) -> Scene:
+        """The points themselves, with what is needed to find a place among them."""
+        unit = 1.0 if self.frame.spacing is None else self.frame.spacing[1]
+        return Scene(self.points, self.present, self.doubts, self.frame.height * unit)
 
 
 def measure(
@@ -53,6 +62,9 @@ def measure(
     normal draws with the covariances ``cov``, in which landmarks vary independently of one another. An interval is
     central: half of what it leaves out lies on either side. Lengths are in mm, or in px with a reason where the frame
     has no spacing; ratios and angles then take pixels to be square, which nothing in such a frame can confirm.
+
+    A measurement that lies ``between`` levels is taken where the points themselves place it, and its interval is that
+    of the quantity there. What touches vertebrae out of order, or with corners that changed sides, is referred.
 
     A value that a published equation reads off a length carries the equation's standard error; its interval holds both
     the landmarks' spread and that error, and there is none where the equation has no declared standard error.
@@ -85,8 +97,8 @@ def measure(
     if frame.spacing is not None:
         known = frame.to_mm(known)
         spread = None if spread is None else frame.to_mm(spread)
-    sampled = _Sampled(frame, known, mask, spread, calibrated, level, given or {}, seed)
-    return tuple(_measurement(schema, row, sampled) for row in rows(schema))
+    sampled = _Sampled(frame, known, mask, spread, calibrated, level, given or {}, seed, disorder(schema, known, mask))
+    return tuple(found for spec in schema.measurements for found in _everywhere(schema, spec, sampled))
 
 
 def measure_prediction(
@@ -203,6 +215,19 @@ def _square_root(cov: Array) -> Array:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :])
 
 
+def _everywhere(schema: LandmarkSchema, spec: MeasurementSpec, sampled: _Sampled) -> Iterator[Measurement]:
+    """Make one measurement at each of its places."""
+    if spec.between is None:
+        yield from (_measurement(schema, row, sampled) for row in rows(schema, spec))
+        return
+    found = row_between(schema, spec, sampled.scene)
+    if isinstance(found, Row):
+        yield _measurement(schema, found, sampled)
+    else:
+        status, reason = found
+        yield Measurement(spec.name, spec.label, None, spec.unit, status, reason, code=spec.code)
+
+
 def _measurement(schema: LandmarkSchema, row: Row, sampled: _Sampled) -> Measurement:
     has_spacing = sampled.frame.spacing is not None
     scale = row.scale(schema, has_spacing=has_spacing)
@@ -230,6 +255,7 @@ def _measurement(schema: LandmarkSchema, row: Row, sampled: _Sampled) -> Measure
         code=row.spec.code,
         standard_error=None if value is None else _standard_error(row, value),
         convention=row.spec.convention,
+        ends=row.ends,
     )
 
 
@@ -238,6 +264,9 @@ def _obstacle(row: Row, sampled: _Sampled) -> tuple[MeasurementStatus, str] | No
     missing = [name for name, column in zip(row.uses, row.columns) if not sampled.present[column]]
     if missing:
         return "missing_landmark", f"{', '.join(missing)} not found on the image or not labelled"
+    doubts = dict.fromkeys(sampled.doubts[name] for name in row.uses if name in sampled.doubts)
+    if doubts:
+        return "refer", "; ".join(doubts)
     if row.is_read and sampled.frame.spacing is None:
         note = sampled.frame.spacing_note
         return "no_spacing", "needs millimetres: the image has no trusted spacing" + (f" ({note})" if note else "")

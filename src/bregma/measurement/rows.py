@@ -12,8 +12,9 @@ from bregma.errors import SchemaError
 from bregma.geometry import Array
 from bregma.measurement.primitives import Kind, Primitive
 from bregma.measurement.reading import centile, read_off
+from bregma.measurement.spinal_curves import CURVES
 from bregma.measurement.table import PRIMITIVES
-from bregma.schema import GradeScale, LandmarkSchema, MeasurementSpec, expand
+from bregma.schema import Chain, GradeScale, LandmarkSchema, MeasurementSpec, expand
 
 UNIT_FACTORS: dict[tuple[Kind, str], float] = {
     ("length", "mm"): 1.0,
@@ -43,6 +44,7 @@ class Row:
         columns: their positions in point arrays.
         formula: the published equation that reads the value off the primitive's length, if any.
         chart: the published chart that gives its centile, if any.
+        ends: the levels between which it was found to lie on the image, or None where its place is always the same.
     """
 
     spec: MeasurementSpec
@@ -52,6 +54,7 @@ class Row:
     columns: tuple[int, ...]
     formula: Formula | None = None
     chart: Chart | None = None
+    ends: tuple[str, str] | None = None
 
     @property
     def is_read(self) -> bool:
@@ -89,19 +92,33 @@ class Row:
         return schema.grade(self.spec.grade) if self.spec.grade and comparable else None
 
 
-def rows(schema: LandmarkSchema) -> Iterator[Row]:
-    """Yield every place where a measurement of the schema applies, in the order of the schema.
+def rows(schema: LandmarkSchema, spec: MeasurementSpec) -> Iterator[Row]:
+    """Yield every place where a measurement of the schema applies; for one ``between`` levels, where it could.
 
     Raises:
         SchemaError: a measurement that its primitive cannot make.
     """
-    for spec in schema.measurements:
-        primitive = _primitive_of(schema, spec)
-        formula = None if spec.formula is None else schema.formula(spec.formula)
-        chart = None if spec.chart is None else schema.chart(spec.chart)
-        for level, names in expand(schema, spec):
-            uses = tuple(names[role] for role in primitive.roles)
-            yield Row(spec, primitive, level, uses, tuple(schema.index(name) for name in uses), formula, chart)
+    for level, names in expand(schema, spec):
+        yield row_at(schema, spec, level, names)
+
+
+def row_at(schema: LandmarkSchema, spec: MeasurementSpec, level: str | None, names: Mapping[str, str]) -> Row:
+    """Return a measurement at one place, given the landmark of each role.
+
+    Raises:
+        SchemaError: a measurement that its primitive cannot make.
+    """
+    primitive = _primitive_of(schema, spec)
+    uses = tuple(names[role] for role in primitive.roles)
+    return Row(
+        spec=spec,
+        primitive=primitive,
+        level=level,
+        uses=uses,
+        columns=tuple(schema.index(name) for name in uses),
+        formula=None if spec.formula is None else schema.formula(spec.formula),
+        chart=None if spec.chart is None else schema.chart(spec.chart),
+    )
 
 
 def check_measurements(schema: LandmarkSchema) -> None:
@@ -112,6 +129,19 @@ def check_measurements(schema: LandmarkSchema) -> None:
     """
     for spec in schema.measurements:
         _primitive_of(schema, spec)
+        if spec.between is not None and spec.along is not None:
+            _check_between(schema, spec, schema.chain(spec.along))
+
+
+def _check_between(schema: LandmarkSchema, spec: MeasurementSpec, chain: Chain) -> None:
+    where = f"schema '{schema.name}', measurement '{spec.name}'"
+    if spec.between not in CURVES:
+        known = ", ".join(CURVES)
+        problem = f"there is no way '{spec.between}' to find two levels"
+        raise SchemaError(problem, where=where, expected=f"one of {known}")
+    if len(chain.levels) < 2 or any(len(chain.parts_of(level)) != 4 for level in chain.levels):
+        problem = f"the chain '{chain.name}' does not show curves"
+        raise SchemaError(problem, where=where, expected="two levels or more, each with four corners")
 
 
 def _primitive_of(schema: LandmarkSchema, spec: MeasurementSpec) -> Primitive:
