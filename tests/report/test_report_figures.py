@@ -42,7 +42,7 @@ def all_figures(evaluation: Evaluation, **kind: str) -> list[bytes]:
         draw.landmark_errors(evaluation.landmarks, **kind),
         draw.landmark_errors(evaluation.landmarks * 12, **kind),
         draw.bland_altman([1.0, 2.5, 3.0], [1.5, 2.0, 3.5], "deg", "Angle", **kind),
-        draw.bland_altman([1.0], [1.5], "deg", "Angle", bias=-0.5, **kind),
+        draw.bland_altman([1.0], [1.5], "mm", "Width", agreement=evaluation.agreements[0], **kind),
         draw.bland_altman([2.0, 2.0], [2.0, 2.0], "mm", "Perfect and constant", **kind),
         draw.cumulative_errors({"perfect": np.zeros(4)}, "mm", **kind),
         draw.confusion([[3, 1], [0, 0]], ["slim", "wide"], "Width", **kind),

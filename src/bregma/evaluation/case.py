@@ -42,9 +42,9 @@ def score_case(schema: LandmarkSchema, case: Case, prediction: Prediction, setti
     # Measured in the case's own frame, so that both sides of a comparison are in one unit.
     in_frame, threshold = replace(prediction, frame=case.frame), settings.presence_threshold
     measured = (
-        measure_prediction(schema, in_frame)
+        measure_prediction(schema, in_frame, given=case.targets)
         if threshold is None
-        else measure_prediction(schema, in_frame, presence_threshold=threshold)
+        else measure_prediction(schema, in_frame, presence_threshold=threshold, given=case.targets)
     )
     return _case_result(schema, case, truth, prediction, measured, settings)
 
@@ -79,7 +79,7 @@ def _case_result(
         ipe_px=metrics.mean_radial_error(errors_px),
         outliers=int((far | missed).sum()),
         measured=measured,
-        true_measured=measure_landmarks(schema, truth, case.frame),
+        true_measured=measure_landmarks(schema, truth, case.frame, given=case.targets),
     )
 
 
@@ -109,5 +109,5 @@ def score_reader(schema: LandmarkSchema, case: Case, reading: LandmarkSet, setti
     truth = LandmarkSet(labels.points, np.where(both, labels.status, Status.UNLABELLED))
     n = len(reading)
     as_prediction = Prediction(case.id, reading.points, np.zeros((n, 2, 2)), np.ones(n), case.frame)
-    measured = measure_landmarks(schema, reading, case.frame)
+    measured = measure_landmarks(schema, reading, case.frame, given=case.targets)
     return _case_result(schema, case, truth, as_prediction, measured, settings)

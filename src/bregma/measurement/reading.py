@@ -15,10 +15,10 @@ _DAYS = {"d": 1.0, "wk": 7.0}
 def evaluate(curve: Curve, x: ArrayLike) -> Array:
     """Return the curve at positive ``x (...)``, NaN elsewhere."""
     given = np.asarray(x, dtype=np.float64)
-    positive = np.where(given > 0, given, np.nan)
+    positive = np.where(given > 0, given, 1.0)
     terms = [factor * positive**power * np.log(positive) ** log_power for factor, power, log_power in curve.terms]
     total = np.asarray(sum(terms))
-    return np.asarray(np.exp(total)) if curve.log else total
+    return np.where(given > 0, np.exp(total) if curve.log else total, np.nan)
 
 
 def read_off(formula: Formula, length_mm: ArrayLike, unit: str) -> Array:

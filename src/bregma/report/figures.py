@@ -16,9 +16,12 @@ from numpy.typing import ArrayLike
 
 from bregma.geometry import Array
 from bregma.report.style import BLUE, CYCLE, GREEN, GREY, RED, SMALL, Format, finish, to_bytes
-from bregma.results import LandmarkResult
+from bregma.results import Agreement, LandmarkResult
 
 Row = Mapping[str, Any]
+
+_DASHED = (0, (4, 3))
+_DOTTED = (0, (1, 2))
 
 
 def learning_curves(history: Sequence[Row], *, format: Format = "svg") -> bytes:
@@ -134,41 +137,70 @@ def landmark_errors(
 
 
 def bland_altman(
-    predicted: ArrayLike, true: ArrayLike, unit: str, title: str, *, bias: float | None = None, format: Format = "svg"
+    predicted: ArrayLike,
+    true: ArrayLike,
+    unit: str,
+    title: str,
+    *,
+    agreement: Agreement | None = None,
+    human: Agreement | None = None,
+    format: Format = "svg",
 ) -> bytes:
     """Draw differences against means of paired measurements, with bias and 95 % limits of agreement.
 
-    The limits are bias ± 1.96 sample standard deviations of the differences (Bland and Altman, Lancet 1986;
-    327:307-310).
+    Bands are the intervals of bias and limits (Bland and Altman, Lancet 1986; 327:307-310).
 
     Args:
         predicted: ``(K,)`` values.
         true: ``(K,)`` values of the same places.
         unit: of both.
         title: the measurement in words.
-        bias: mean difference as it was evaluated; that of the pairs when left out.
+        agreement: bias and limits as they were evaluated; only the points are drawn when left out.
+        human: those of a second observer, to be drawn for comparison.
         format: of the bytes.
     """
     p, t = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
-    difference, mean = p - t, (p + t) / 2
-    figure = Figure(figsize=(3.5, 2.7))
+    figure = Figure(figsize=(3.9, 2.9))
     axes = figure.subplots()
-    axes.scatter(mean, difference, s=11, color=BLUE, alpha=0.6, linewidths=0)
-    centre = float(difference.mean()) if bias is None else bias
     axes.axhline(0, color=GREY, lw=0.6)
-    axes.axhline(centre, color=RED, lw=1.2)
-    if difference.size > 1:
-        reach = 1.96 * float(difference.std(ddof=1))
-        for limit in (centre - reach, centre + reach):
-            axes.axhline(limit, color=RED, lw=1.0, ls=(0, (4, 3)))
-        text = f"bias {centre:+.2f}, LoA {centre - reach:.2f} to {centre + reach:.2f}"
-        axes.annotate(text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=SMALL - 0.5, color=RED)
-        margin = reach or 0.1 * abs(centre) or 1.0
-        low, high = min(difference.min(), centre - reach), max(difference.max(), centre + reach)
-        axes.set_ylim(low - 0.2 * margin, high + margin)
+    axes.scatter((p + t) / 2, p - t, s=11, color=BLUE, alpha=0.6, linewidths=0)
+    if human is not None:
+        _observer_lines(axes, human)
+    if agreement is not None:
+        _limit_lines(axes, agreement)
     axes.set(xlabel=f"mean of both / {unit}", ylabel=f"predicted − true / {unit}")
     axes.set_title(title, fontsize=SMALL + 1, loc="left")
+    axes.margins(y=0.08)
     finish(axes)
+    return to_bytes(figure, format)
+
+
+def agreement_by_level(rows: Sequence[Agreement], *, format: Format = "svg") -> bytes:
+    """Draw bias and 95 % limits of agreement of a measurement at each level of a chain, one row a level.
+
+    Args:
+        rows: of one measurement and in one unit; a row without a level stands for all places.
+        format: of the bytes.
+    """
+    figure = Figure(figsize=(3.9, 1.2 + 0.2 * len(rows)))
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, lw=0.6)
+    for y, row in enumerate(rows):
+        low, high = row.loa_low, row.loa_high
+        if low is not None and high is not None and low.value is not None and high.value is not None:
+            axes.plot([low.value, high.value], [y, y], color=RED, lw=1.0, marker="|", ms=6)
+        for limit, colour in ((low, RED), (high, RED), (row.bias, BLUE)):
+            if limit is not None and limit.low is not None and limit.high is not None:
+                axes.plot([limit.low, limit.high], [y, y], color=colour, lw=4.0, alpha=0.3, solid_capstyle="butt")
+    biases = [row.bias.value for row in rows]
+    axes.plot([], [], color=RED, lw=1.0, marker="|", ms=6, label="95 % limits of agreement")
+    _column_of_marks(axes, biases, "o", BLUE, 4.2, "bias")
+    axes.set_yticks(range(len(rows)), [row.level or "all" for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(f"predicted − true / {rows[0].unit}")
+    finish(axes)
+    axes.legend(fontsize=SMALL - 0.5, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+    axes.set_title(rows[0].label, fontsize=SMALL + 1, loc="left", pad=20)
     return to_bytes(figure, format)
 
 
@@ -190,6 +222,34 @@ def confusion(counts: ArrayLike, labels: Sequence[str], title: str, *, format: F
     axes.set_title(title, fontsize=SMALL + 1, loc="left")
     finish(axes, grid=False)
     return to_bytes(figure, format)
+
+
+def _limit_lines(axes: Axes, agreement: Agreement) -> None:
+    """Draw bias and limits across the plot, with their intervals as bands and their values at the right edge."""
+    for limit, dashes in ((agreement.bias, "-"), (agreement.loa_low, _DASHED), (agreement.loa_high, _DASHED)):
+        if limit is None or limit.value is None:
+            continue
+        axes.axhline(limit.value, color=RED, lw=1.1, ls=dashes)
+        if limit.low is not None and limit.high is not None:
+            axes.axhspan(limit.low, limit.high, color=RED, alpha=0.13, lw=0)
+        axes.annotate(
+            f"{limit.value:+.2f}",
+            (1.01, limit.value),
+            xycoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=SMALL - 0.5,
+            color=RED,
+        )
+
+
+def _observer_lines(axes: Axes, human: Agreement) -> None:
+    limits = [limit.value for limit in (human.loa_low, human.loa_high) if limit is not None and limit.value is not None]
+    for limit in limits:
+        axes.axhline(limit, color=GREEN, lw=1.3, ls=_DOTTED)
+    if limits:
+        axes.plot([], [], color=RED, lw=1.1, ls=_DASHED, label="limits of the model")
+        axes.plot([], [], color=GREEN, lw=1.3, ls=_DOTTED, label="of the second observer")
+        axes.legend(fontsize=SMALL - 0.5, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
 
 
 def _curves(axes: Axes, history: Sequence[Row], names: Mapping[str, str], label: str) -> None:

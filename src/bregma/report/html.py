@@ -89,6 +89,7 @@ def write_report(
         landmarks=evaluation.landmarks,
         landmark_figures=landmark_figures(evaluation),
         agreements=evaluation.agreements,
+        human_agreements=evaluation.human_agreements,
         measurement_figures=agreement_figures(evaluation),
         missing=missing_measurements(evaluation.cases),
         history_figures=history_figures(history or ()),

@@ -77,14 +77,19 @@ def history_figures(history: Sequence[Mapping[str, Any]]) -> list[Picture]:
 
 
 def agreement_figures(evaluation: Evaluation) -> list[Picture]:
-    """Return a Bland-Altman plot of each measurement and a table of grades where there is a scale."""
+    """Return for each measurement a Bland-Altman plot, the agreement by level along a chain, and a table of grades."""
     pictures: list[Picture] = []
-    whole = {(a.name, a.unit): a for a in evaluation.agreements if a.level is None}
+    model, human = (_whole(rows) for rows in (evaluation.agreements, evaluation.human_agreements))
     for (name, unit), pairs in _pairs_by_measurement(evaluation.cases).items():
         if len(pictures) < _MOST_PLOTS and len(pairs) >= _FEWEST_PAIRS:
-            pictures.append(_bland_altman(pairs, unit, whole.get((name, unit))))
+            pictures.append(_bland_altman(pairs, unit, model.get((name, unit)), human.get((name, unit))))
+            pictures += _by_level([row for row in evaluation.agreements if (row.name, row.unit) == (name, unit)])
             pictures += _grades(evaluation.schema, name, pairs)
     return pictures
+
+
+def _whole(rows: Sequence[Agreement]) -> dict[tuple[str, str], Agreement]:
+    return {(row.name, row.unit): row for row in rows if row.level is None}
 
 
 def missing_measurements(cases: Sequence[CaseResult]) -> list[dict[str, Any]]:
@@ -139,14 +144,20 @@ def _matched(result: CaseResult) -> Iterator[Pair]:
             yield predicted, partner
 
 
-def _bland_altman(pairs: Sequence[Pair], unit: str, agreement: Agreement | None) -> Picture:
+def _bland_altman(pairs: Sequence[Pair], unit: str, agreement: Agreement | None, human: Agreement | None) -> Picture:
     predicted, true = ([m.value for m in side if m.value is not None] for side in zip(*pairs, strict=True))
     label = pairs[0][0].label
-    bias = None if agreement is None else agreement.bias.value
     return svg(
-        figures.bland_altman(predicted, true, unit, label, bias=bias),
+        figures.bland_altman(predicted, true, unit, label, agreement=agreement, human=human),
         f"Bland-Altman plot of {label}: {plural(len(pairs), 'pair')} of predicted and true values",
+        "Bias (line) and 95 % limits of agreement (dashed); bands are their intervals." if agreement else "",
     )
+
+
+def _by_level(rows: Sequence[Agreement]) -> list[Picture]:
+    if len(rows) < 2:
+        return []
+    return [svg(figures.agreement_by_level(rows), f"Bias and limits of agreement of {rows[0].label} at each level")]
 
 
 def _grades(schema: LandmarkSchema, name: str, pairs: Sequence[Pair]) -> list[Picture]:

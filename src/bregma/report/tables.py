@@ -31,6 +31,8 @@ _MEASUREMENT_COLUMNS = (
     "status",
     "reason",
     "uses",
+    "standard_error",
+    "convention",
 )
 
 
@@ -188,7 +190,7 @@ def _measurement_row(case: str, m: Measurement) -> tuple[Any, ...]:
     probabilities = None if m.grade_probabilities is None else json.dumps(dict(m.grade_probabilities))
     return (
         *(case, m.name, m.label, m.level, m.value, m.unit, low, high, m.interval_level),
-        *(m.grade, probabilities, m.status, m.reason, " ".join(m.uses)),
+        *(m.grade, probabilities, m.status, m.reason, " ".join(m.uses), m.standard_error, m.convention),
     )
 
 

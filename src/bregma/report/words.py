@@ -37,6 +37,12 @@ _MEASURED: dict[str, str] = {
     "grade_accuracy": "places with the right grade",
     "mae": "mean absolute difference",
     "bias": "mean difference, predicted minus true",
+    "difference_sd": "standard deviation of the differences",
+    "loa_low": "lower 95 % limit of agreement",
+    "loa_high": "upper 95 % limit of agreement",
+    "icc": "intraclass correlation, ICC(2,1)",
+    "kappa": "quadratically weighted kappa of the grades",
+    "kappa_linear": "linearly weighted kappa of the grades",
 }
 
 

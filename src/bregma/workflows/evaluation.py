@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bregma.bundle import Bundle, PredictConfig, load_bundle
+from bregma.codecs import AnyCodecConfig
+from bregma.codecs.chain import ChainCodecConfig
 from bregma.errors import ConfigError, SchemaError, SplitError
 from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
 from bregma.files import write_json
@@ -138,9 +140,13 @@ def compare(
 
 def with_presence(settings: EvaluationSettings, bundle: Bundle) -> EvaluationSettings:
     """Count a landmark as given only where a model that knows of absence says that it is there."""
-    if settings.presence_threshold is not None or not bundle.config.codec.presence:
+    if settings.presence_threshold is not None or not _knows_absence(bundle.config.codec):
         return settings
     return settings.model_copy(update={"presence_threshold": PRESENT})
+
+
+def _knows_absence(codec: AnyCodecConfig) -> bool:
+    return isinstance(codec, ChainCodecConfig) or codec.presence
 
 
 def check_schema(bundle: Bundle, cases: Sequence[Case]) -> None:
