@@ -26,6 +26,9 @@ class SplitConfig(Config):
     fractions: dict[str, float] | None = None
     folds: int = Field(default=5, ge=2)
     fold: int = Field(default=0, ge=0)
+    val_share: float = Field(default=0.0, ge=0, lt=1)
+    """For ``kfold``: 0 calls the fold that is held out ``val``; above 0 it is ``test``, and this share of the other
+    subjects is ``val``, so that nothing is chosen on what is measured."""
     seed: int = Field(default=0, ge=0)
     stratify: str | None = None
 
@@ -38,6 +41,7 @@ class SplitConfig(Config):
             fractions=self.fractions,
             folds=self.folds,
             fold=self.fold,
+            val_share=self.val_share,
             seed=self.seed,
             stratify=self.stratify,
         )

@@ -66,6 +66,19 @@ def test_every_subject_is_held_out_by_exactly_one_fold(images: list[int], seed: 
     assert held == Counter(dataset.subjects)
 
 
+def test_a_fold_held_out_for_testing_leaves_validation_to_the_others() -> None:
+    dataset = _dataset([1, 3, 2] * 10)
+    held: Counter[str] = Counter()
+    for fold in range(3):
+        parts = _subjects(dataset, make_split(dataset, method="kfold", folds=3, fold=fold, val_share=0.1, seed=4))
+        assert {name: len(subjects) for name, subjects in parts.items()} == {"train": 18, "val": 2, "test": 10}
+        assert set.union(*parts.values()) == set(dataset.subjects)
+        whole = _subjects(dataset, make_split(dataset, method="kfold", folds=3, fold=fold, seed=4))
+        assert parts["test"] == whole["val"]
+        held.update(parts["test"])
+    assert held == Counter(dataset.subjects)
+
+
 def test_fractions_count_subjects() -> None:
     dataset = _dataset([1] * 20)
     split = make_split(dataset, fractions={"train": 0.6, "val": 0.25, "test": 0.15})

@@ -72,6 +72,7 @@ def make_split(
     fractions: Mapping[str, float] | None = None,
     folds: int = 5,
     fold: int = 0,
+    val_share: float = 0.0,
     seed: int = 0,
     stratify: str | None = None,
     given: Mapping[str, Sequence[str]] | None = None,
@@ -82,10 +83,12 @@ def make_split(
 
     Args:
         dataset: cases with subjects.
-        method: ``random`` by fractions, ``kfold`` (one fold is ``val``, the others ``train``) or ``given``.
+        method: ``random`` by fractions, ``kfold`` (one fold is held out, the others are ``train``) or ``given``.
         fractions: part to share of the subjects, summing to 1; for ``random``.
         folds: number of folds; for ``kfold``.
-        fold: which fold is ``val``, from 0; for ``kfold``.
+        fold: which fold is held out, from 0; for ``kfold``.
+        val_share: for ``kfold``: 0 calls the fold that is held out ``val``. Above 0 that fold is ``test``, which no
+            choice is made on, and this share of the other subjects is ``val``.
         seed: of the shuffle.
         stratify: a tag whose values are spread evenly over the parts; a subject has its most frequent value.
         given: part to case ids; for ``given``, by default the split published with the dataset.
@@ -97,7 +100,7 @@ def make_split(
         return _given(dataset, dataset.splits if given is None else given)
     order = _dealing_order(dataset, seed, stratify)
     if method == "kfold":
-        members = _folded(order, folds, fold)
+        members = _folded(order, folds, fold, val_share)
         split = Split(parts={}, method=method, seed=seed, folds=folds, fold=fold, stratify=stratify)
     else:
         members = _shares(order, DEFAULT_FRACTIONS if fractions is None else fractions)
@@ -189,13 +192,19 @@ def _strata(dataset: Dataset, tag: str | None) -> dict[str, str]:
     }
 
 
-def _folded(order: Sequence[str], folds: int, fold: int) -> dict[str, set[str]]:
+def _folded(order: Sequence[str], folds: int, fold: int, val_share: float) -> dict[str, set[str]]:
     if folds < 2 or not 0 <= fold < folds:
         raise SplitError("there is no such fold", expected="2 folds or more, counted from 0", got=f"{fold} of {folds}")
     if len(order) < folds:
         raise SplitError("there are fewer subjects than folds", got=f"{len(order)} subjects, {folds} folds")
     held = {subject for index, subject in enumerate(order) if index * folds // len(order) == fold}
-    return {"train": set(order) - held, "val": held}
+    others = [subject for subject in order if subject not in held]
+    if val_share == 0.0:
+        return {"train": set(others), "val": held}
+    # Evenly spaced along the order, so that validation, too, holds every stratum in proportion.
+    count = max(1, round(val_share * len(others)))
+    val = {others[(2 * index + 1) * len(others) // (2 * count)] for index in range(min(count, len(others)))}
+    return {"train": set(others) - val, "val": val, "test": held}
 
 
 def _shares(order: Sequence[str], fractions: Mapping[str, float]) -> dict[str, set[str]]:
