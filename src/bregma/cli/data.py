@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -34,6 +35,17 @@ def inspect(
     tiles: Annotated[
         int, typer.Option("--tiles", min=1, help="Images on the contact sheet, and of random samples.")
     ] = 24,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Judge every label: audit.csv, audit_sheet.png (takes a while).")
+    ] = False,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--predictions",
+            help="For --audit: predictions.jsonl of images that the model did not learn from; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Describe a labelled dataset, list what looks wrong in it, and draw its labels.
@@ -47,7 +59,9 @@ def inspect(
     from bregma.console import show_json, track
 
     options = data_options(format=format, schema=schema, images=images, labels=labels, columns=columns, strict=strict)
-    found = workflows.inspect(data, out=out, options=options, images=tiles, track=track)
+    found = workflows.inspect(
+        data, out=out, options=options, images=tiles, audit=audit, predictions=predictions or (), track=track
+    )
     if as_json:
         show_json(found.to_dict())
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bregma.console import say, show_facts, show_table
 
 if TYPE_CHECKING:
+    from bregma.auditing.audit import LabelAudit
     from bregma.catalog import CatalogTable
     from bregma.results import ComparisonTable, Estimate, Evaluation
     from bregma.types import Measurement
@@ -47,6 +48,21 @@ def show_inspection(found: Inspection) -> None:
         _say_cut(len(rows), "--out writes them all")
     else:
         say("nothing looks wrong")
+    if found.audit is not None:
+        _show_audit(found.audit, found.audit_files)
+
+
+def _show_audit(audit: LabelAudit, files: Sequence[Path]) -> None:
+    suspects = audit.suspects()
+    images = len({suspect.case_id for suspect in suspects})
+    title = f"\nAudit: {len(suspects)} suspects among the labels of {images} of {len(audit.cases)} images, worst first"
+    rows = [(f"{s.score:.2f}", s.case_id, s.landmark, s.reason) for s in suspects[:MOST_ROWS]]
+    show_table(title, ("Score", "Image", "Landmark", "Why"), rows)
+    _say_cut(len(suspects), "--out writes them all")
+    for note in audit.notes:
+        say(f"note: {note}")
+    if files:
+        show_facts({"audit": ", ".join(str(path) for path in files)})
 
 
 def show_training(result: TrainResult) -> None:

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from bregma.auditing.audit import LabelAudit
 from bregma.data.audit import Finding, find_problems
 from bregma.data.fingerprint import Fingerprint, fingerprint
 from bregma.datasets import write_dataset
-from bregma.errors import LabelError
+from bregma.errors import ConfigError, LabelError
 from bregma.files import write_json, write_text
 from bregma.phantoms import make_phantoms
 from bregma.phantoms.base import Difficulty
 from bregma.report import contact_sheet, save_png
 from bregma.types import Dataset
+from bregma.workflows.auditing import audit_dataset, write_audit
 from bregma.workflows.dataset_figures import case_tile, draw_dataset_figures
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.track import Track, untracked
@@ -37,6 +39,8 @@ class Inspection:
         findings: what looks wrong, worst first.
         sheet: the contact sheet, or None where nothing was written.
         figures: the other pictures written: tags, labels, shapes, measurements, and samples.
+        audit: the labels' audit, or None where it was not asked for.
+        audit_files: its table and its sheet.
     """
 
     dataset: Dataset
@@ -44,6 +48,8 @@ class Inspection:
     findings: tuple[Finding, ...]
     sheet: Path | None
     figures: tuple[Path, ...] = ()
+    audit: LabelAudit | None = None
+    audit_files: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -52,6 +58,8 @@ class Inspection:
             "findings": [finding.to_dict() for finding in self.findings],
             "sheet": None if self.sheet is None else str(self.sheet),
             "figures": [str(path) for path in self.figures],
+            "suspects": None if self.audit is None else [suspect.to_dict() for suspect in self.audit.suspects()],
+            "audit": [str(path) for path in self.audit_files],
         }
 
 
@@ -61,6 +69,8 @@ def inspect(
     out: str | Path | None = None,
     options: DataOptions | None = None,
     images: int = SHEET_IMAGES,
+    audit: bool = False,
+    predictions: Sequence[str | Path] = (),
     track: Track = untracked,
 ) -> Inspection:
     """Describe a dataset, list what looks wrong, and draw its labels and what it consists of.
@@ -71,12 +81,19 @@ def inspect(
             figure of each thing that the dataset has (:func:`draw_dataset_figures`).
         options: how to read ``data``.
         images: tiles of the sheet: cases with findings first, then an even sample of the rest.
+        audit: whether to judge every label too; with ``out`` this writes ``audit.csv``, ``audit.json`` and
+            ``audit_sheet.png``.
+        predictions: for the audit, predictions of models that did not learn from the cases in them.
         track: wraps the iteration over the tiles.
 
     Raises:
+        ConfigError: predictions without an audit.
         LabelError: the labels, or all of the images, cannot be read.
+        SchemaError, SplitError: predictions of another anatomy, or of images that their model was trained on.
         RunError: ``out`` cannot be written.
     """
+    if predictions and not audit:
+        raise ConfigError("predictions serve the audit of labels", where="predictions", fix="ask for the audit too")
     dataset = load_data(data, options)
     findings = find_problems(dataset)
     readable = _readable(dataset, findings)
@@ -93,7 +110,11 @@ def inspect(
         tiles = list(track(_tiles(dataset, findings, images), min(images, len(dataset)), "draw"))
         sheet = save_png(folder / "contact_sheet.png", contact_sheet(tiles, columns=6))
         figures = draw_dataset_figures(readable, found, findings, folder, images=images, track=track)
-    return Inspection(dataset, found, findings, sheet, figures)
+    audited = audit_dataset(dataset, predictions) if audit else None
+    audit_files: tuple[Path, ...] = ()
+    if audited is not None and out is not None:
+        audit_files = write_audit(audited, Path(out), images=images, track=track)
+    return Inspection(dataset, found, findings, sheet, figures, audited, audit_files)
 
 
 def convert(
