@@ -20,9 +20,10 @@ import typer
 import bregma
 from bregma.catalog import TABLES
 from bregma.cli import COMMANDS, app
+from bregma.curves import Chart, Formula
 from bregma.datasets import DATASETS
 from bregma.geometry import SpacingSource
-from bregma.schema import Chain, GradeScale, LandmarkSchema, MeasurementSpec
+from bregma.schema import Chain, GradeScale, LandmarkSchema, MeasurementSpec, builtin_schemas, load_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,6 +112,20 @@ def test_label_formats_are_documented() -> None:
 def test_schema_fields_are_documented(section: str | None, settings: type[LandmarkSchema]) -> None:
     listed = _first_cells("docs/reference/schema.md", section)
     assert [name for name in settings.model_fields if name not in listed] == []
+
+
+@pytest.mark.parametrize("settings", [Formula, Chart])
+def test_formula_and_chart_fields_are_documented(settings: type[Formula | Chart]) -> None:
+    listed = _first_cells("docs/reference/schema.md", "Formulas and charts")
+    assert [name for name in settings.model_fields if name not in listed] == []
+
+
+def test_measurements_are_documented() -> None:
+    text = PAGES["docs/reference/measurements.md"]
+    shipped = {spec.name for name in builtin_schemas() for spec in load_schema(name).measurements}
+    # Fingers and their phalanges are listed once each.
+    bones = {name for name in shipped if re.fullmatch(r"mc\d_length|(index|middle|ring|little)_\w+_length", name)}
+    assert [name for name in sorted(shipped - bones) if f"`{name}`" not in text] == []
 
 
 def test_grade_fields_are_documented() -> None:
