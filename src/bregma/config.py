@@ -149,7 +149,7 @@ def _problem(cls: type[Config], first: Mapping[str, Any], loc: Loc) -> str:
     if first["type"] == "extra_forbidden":
         known = _known_names(cls, tuple(first["loc"])[:-1])
         return f"unknown setting '{setting}'" + (f" (known here: {', '.join(known)})" if known else "")
-    message = str(first["msg"]).removeprefix("Value error, ")
+    message = str(first["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list")
     return f"setting '{setting}': {message}" if setting else message
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,17 @@ import pytest
 import yaml
 
 import tiny
-from bregma.errors import ConfigError
+from bregma.errors import ConfigError, InputError, SplitError
 from bregma.study_settings import builtin_studies, load_study
+from bregma.types import LandmarkSet
 from bregma.workflows import list_runs, prune_runs, show_run, study
 
 SET = [item for item in tiny.OVERRIDES if not item.startswith("split")]
+DIVIDED = [{"name": "a", "set": ["split.method=given"]}, {"name": "b", "set": ["split.method=random"]}]
 
 
 def write(path: Path, **changes: Any) -> Path:
-    """Write a study of two arms, of which the second one hardly learns."""
+    """Write a study of two arms, of which the second one hardly learns; a change to None leaves a setting out."""
     text = {
         "title": "Two rates",
         "arms": [{"name": "usual"}, {"name": "idle", "set": ["train.optimizer.lr=1e-9"]}],
@@ -31,7 +36,7 @@ def write(path: Path, **changes: Any) -> Path:
         "tiers": [5, 20],
         **changes,
     }
-    path.write_text(yaml.safe_dump(text))
+    path.write_text(yaml.safe_dump({name: value for name, value in text.items() if value is not None}))
     return path
 
 
@@ -97,7 +102,7 @@ class TestStudy:
         out = done[0].out
         page = done[0].report.read_text()
         assert "Two rates" in page
-        assert "usual (reference)" in page
+        assert 'usual <span class="ci">reference</span>' in page
         assert "Holm" in page
         with (out / "comparison.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -122,13 +127,48 @@ class TestStudy:
         assert found.table is None
         assert all("train.epochs=7 instead of 6" in why for why in found.failures.values())
 
+    def test_done_runs_are_scored_anew(self, done: Any) -> None:
+        _, _, root = done
+        other = write(root / "other.yaml", evaluate={"draws": 300, "at_size": 32})
+        found = study(other, tiny.dataset(train=8, val=2, test=6), root / "out")
+        assert not found.failures
+        assert (found.table.unit, "300 draws" in found.table.comparison.test) == ("px at 32", True)
+
+    def test_runs_on_other_labels_are_not_mixed_in(self, done: Any) -> None:
+        _, _, root = done
+        data = tiny.dataset(train=8, val=2, test=6)
+        *others, last = data.cases
+        moved = replace(last, landmarks=LandmarkSet(last.landmarks.points + 1.0))
+        found = study(root / "s.yaml", replace(data, cases=(*others, moved)), root / "out")
+        assert len(found.failures) == 4
+        assert all("'test' images or labels are not those" in why for why in found.failures.values())
+
     def test_one_arm_that_fails_does_not_stop_the_others(self, tmp_path: Path) -> None:
-        arms = [{"name": "a"}, {"name": "b"}, {"name": "wrong", "set": ["predict.shape_weight=0.5"]}]
+        arms = [{"name": "wrong", "set": ["predict.shape_weight=0.5"]}, {"name": "a"}, {"name": "b"}]
         source = write(tmp_path / "s.yaml", arms=arms, seeds=[0], set=[*SET, "train.epochs=1"])
-        found = study(source, tiny.dataset(), tmp_path / "out")
+        found = study(source, tiny.dataset(test=0), tmp_path / "out")
         assert [arm.name for arm in found.table.arms] == ["a", "b"]
         assert list(found.failures) == ["wrong, seed 0"]
-        assert any("wrong, seed 0 could not be trained" in note for note in found.table.notes)
+        notes = found.table.notes
+        assert notes[0].startswith("wrong, seed 0 could not be trained")
+        assert notes[1] == "The reference is a, because wrong could not be trained."
+        assert "no test part: the images compared on also chose the best weights" in notes[2]
+
+    @pytest.mark.parametrize(
+        ("changes", "data", "error", "words"),
+        [
+            ({"tags": ["sex"]}, {}, ConfigError, "no image has the tag 'sex'; expected one of parity"),
+            ({"split": None, "arms": DIVIDED}, {}, ConfigError, "divide the data differently.*give the study"),
+            ({}, {"val": 0, "test": 0}, SplitError, "no images to compare.*expected a part called 'test' or 'val'"),
+        ],
+    )
+    def test_what_can_never_be_compared_is_not_trained(
+        self, tmp_path: Path, changes: Any, data: Any, error: type[Exception], words: str
+    ) -> None:
+        source = write(tmp_path / "s.yaml", **changes)
+        with pytest.raises(error, match=words):
+            study(source, tiny.dataset(**data), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 class TestSettings:
@@ -144,6 +184,7 @@ class TestSettings:
         ("text", "words"),
         [
             ("arms: [hand]\n", ["line 1", "arms", "at least 2"]),
+            ("arms: hand\n", ["line 1", "arms", "should be a list"]),
             ("arms: [hand, hand]\n", ["a name of its own"]),
             ("arms: [hand, nothing]\n", ["no built-in recipe 'nothing'"]),
             ("arms: [hand, {recipe: hand, name: b, set: [train.epoch=3]}]\n", ["'train.epoch'", "--set"]),
@@ -169,6 +210,23 @@ class TestSettings:
         assert load_study(name).title
 
 
+def stopped(done: Any, folder: Path) -> Path:
+    """Make a run that was interrupted long ago."""
+    shutil.copytree(done[0].out / "runs" / "idle" / "seed-0", folder)
+    for part in ("evaluation", "bundle"):
+        shutil.rmtree(folder / part)
+    for name in ("report.html", "curves.png", "speed.json"):
+        (folder / name).unlink()
+    age(folder)
+    return folder
+
+
+def age(folder: Path) -> None:
+    """Let a folder's files be of the day before yesterday."""
+    for path in folder.rglob("*"):
+        os.utime(path, (time.time() - 2 * 86_400,) * 2)
+
+
 class TestRuns:
     def test_are_listed_best_first(self, done: Any) -> None:
         rows = list_runs(done[0].out)
@@ -189,15 +247,59 @@ class TestRuns:
         assert not list(folder.rglob("checkpoint"))
         assert len(list(folder.rglob("bundle.json"))) == len(list(folder.rglob("report.html"))) == 4
 
+    def test_ranked_ones_come_before_those_without_a_figure(self, done: Any, tmp_path: Path) -> None:
+        for name in ("idle", "usual"):
+            shutil.copytree(done[0].out / "runs" / name / "seed-0", tmp_path / name)
+        shutil.copytree(tmp_path / "usual", tmp_path / "a_broken")
+        (tmp_path / "a_broken" / "plan.json").write_text("{}")
+        stopped(done, tmp_path / "a_stopped")
+        assert [row.state for row in list_runs(tmp_path)] == ["finished", "finished", "broken", "unfinished"]
+
     def test_unfinished_runs_go_only_on_request(self, done: Any, tmp_path: Path) -> None:
-        folder = tmp_path / "runs" / "stopped"
-        shutil.copytree(done[0].out / "runs" / "idle" / "seed-0", folder)
-        shutil.rmtree(folder / "evaluation")
+        folder = stopped(done, tmp_path / "runs" / "stopped")
         assert show_run(folder).state == "unfinished"
         assert prune_runs(tmp_path / "runs") == ()
         assert prune_runs(tmp_path / "runs", unfinished=True, older_than_days=1) == ()
         assert [item.path for item in prune_runs(tmp_path / "runs", unfinished=True, dry=False)] == [str(folder)]
         assert not folder.exists()
+
+    def test_pruning_spares_a_run_in_progress(self, done: Any, tmp_path: Path) -> None:
+        folder = stopped(done, tmp_path / "stopped")
+        os.utime(folder / "history.csv")
+        assert prune_runs(tmp_path, unfinished=True) == ()
+
+    def test_pruning_spares_a_model_that_was_not_evaluated(self, done: Any, tmp_path: Path) -> None:
+        folder = stopped(done, tmp_path / "stopped")
+        shutil.copytree(done[0].out / "runs" / "idle" / "seed-0" / "bundle", folder / "bundle")
+        age(folder)
+        assert prune_runs(tmp_path, unfinished=True) == ()
+        split = json.loads((folder / "split.json").read_text())
+        (folder / "split.json").write_text(json.dumps({**split, "parts": {"train": split["parts"]["train"]}}))
+        assert show_run(folder).state == "finished"
+
+    def test_pruning_spares_what_no_training_wrote(self, done: Any, tmp_path: Path) -> None:
+        """Another run below, a person's notes, and what a link leads to."""
+        folder = stopped(done, tmp_path / "runs" / "stopped")
+        shutil.copytree(done[0].out / "runs" / "usual" / "seed-0", folder / "inner")
+        (folder / "notes.txt").write_text("mine")
+        elsewhere = tmp_path / "elsewhere"
+        shutil.move(folder / "inner" / "checkpoint", elsewhere)
+        (folder / "inner" / "checkpoint").symlink_to(elsewhere)
+        shutil.copytree(elsewhere, folder / "more")
+        (tmp_path / "runs" / "link").symlink_to(done[0].out)
+        age(folder)
+        before = sorted(path for path in (folder / "inner").rglob("*") if "tensorboard" not in path.parts)
+        kept = sorted(elsewhere.iterdir())
+        prune_runs(tmp_path / "runs", unfinished=True, dry=False)
+        assert sorted(path.name for path in folder.iterdir()) == ["inner", "more", "notes.txt"]
+        assert sorted((folder / "inner").rglob("*")) == before
+        assert sorted(elsewhere.iterdir()) == kept
+        assert len(list(done[0].out.rglob("checkpoint"))) == 4
+
+    @pytest.mark.parametrize("days", [float("nan"), float("inf"), -1.0])
+    def test_days_must_be_days(self, tmp_path: Path, days: float) -> None:
+        with pytest.raises(InputError, match="--older-than"):
+            prune_runs(tmp_path, older_than_days=days)
 
     def test_a_broken_run_is_shown_as_such(self, done: Any, tmp_path: Path) -> None:
         folder = tmp_path / "broken"

@@ -10,10 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import rankdata
+
 from bregma.files import write_text
-from bregma.report import figures, words
+from bregma.report import words
 from bregma.report.page import svg, write_page
 from bregma.report.sections import comparison_rows
+from bregma.report.study_figures import arms_together
 from bregma.results import ArmResult, Breakdown, StudyTable
 from bregma.schema import LandmarkSchema
 
@@ -25,7 +29,7 @@ class StudyRun:
     Attributes:
         arm: its arm.
         seed: of the training.
-        folder: of the run.
+        folder: of the run, within that of the study.
         parameters: of the network.
         minutes: time in training steps.
         trained_per_s: images a second in training.
@@ -55,14 +59,13 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """What a row of the study's main table says."""
+    """What the rows of an arm say; what its trainings cost are means over seeds."""
 
     result: ArmResult
-    seeds: str
-    parameters: str
-    minutes: str
-    trained_per_s: str
-    predicted_per_s: str
+    parameters: int
+    minutes: float
+    trained_per_s: float
+    predicted_per_s: float
     best_epochs: str
 
 
@@ -75,7 +78,7 @@ def write_study(
         RunError: a file cannot be written.
     """
     rows = [_row(arm, [run for run in runs if run.arm == arm.name]) for arm in table.arms]
-    curves = figures.arms_together({arm.name: _histories(runs, arm.name) for arm in table.arms})
+    curves = arms_together({arm.name: _histories(runs, arm.name) for arm in table.arms})
     write_text(root / "curves.svg", curves.decode())
     _write_csv(root / "comparison.csv", table, rows)
     return write_page(
@@ -87,9 +90,16 @@ def write_study(
         notes=table.notes,
         unit=table.unit,
         tiers=[f"{tier:g}" for tier in table.tiers],
+        seeded=len(table.arms[0].seed_mres) > 1,
         reference=table.arms[0].name,
         rows=rows,
-        curves=[svg(curves, "Validation error of every arm, by images seen and by minutes")],
+        curves=[
+            svg(
+                curves,
+                "Validation error of every arm, by images seen and by minutes",
+                "One line a training, with a dot where its error is least.",
+            )
+        ],
         breakdowns=[*table.tags, _in_words(table.landmarks, schema)],
         arms=[arm.name for arm in table.arms],
         ranks=_ranks(table.landmarks, len(table.arms)),
@@ -100,26 +110,20 @@ def write_study(
 
 
 def _row(arm: ArmResult, runs: Sequence[StudyRun]) -> ArmRow:
-    spread = ", ".join(words.NOTHING if value is None else f"{value:.2f}" for value in arm.seed_mres)
     epochs = [(run.best_epoch("val_loss"), run.best_epoch("val_mre_px")) for run in runs]
     said = [f"{_or_none(loss)} / {_or_none(mre)}" for loss, mre in epochs]
     return ArmRow(
         result=arm,
-        seeds=spread if len(arm.seed_mres) > 1 else "",
-        parameters=f"{runs[0].parameters / 1e6:.2f} M" if runs else words.NOTHING,
-        minutes=_mean([run.minutes for run in runs], 1),
-        trained_per_s=_mean([run.trained_per_s for run in runs], 1),
-        predicted_per_s=_mean([run.predicted_per_s for run in runs], 1),
+        parameters=runs[0].parameters,
+        minutes=statistics.fmean(run.minutes for run in runs),
+        trained_per_s=statistics.fmean(run.trained_per_s for run in runs),
+        predicted_per_s=statistics.fmean(run.predicted_per_s for run in runs),
         best_epochs=", ".join(said),
     )
 
 
 def _or_none(value: int | None) -> str:
     return words.NOTHING if value is None else str(value)
-
-
-def _mean(values: Sequence[float], places: int) -> str:
-    return f"{statistics.fmean(values):.{places}f}" if values else words.NOTHING
 
 
 def _histories(runs: Sequence[StudyRun], arm: str) -> list[tuple[Mapping[str, float], ...]]:
@@ -134,18 +138,14 @@ def _in_words(landmarks: Breakdown, schema: LandmarkSchema | None) -> Breakdown:
 
 
 def _ranks(landmarks: Breakdown, arms: int) -> list[str]:
-    """Return, for each arm, its mean rank over landmarks and on how many of them it is best."""
-    places: list[list[int]] = [[] for _ in range(arms)]
-    for row in landmarks.rows.values():
-        values = [figure.value for figure in row]
-        if any(value is None for value in values):
-            continue
-        order = sorted(range(arms), key=lambda arm: values[arm] or 0.0)
-        for place, arm in enumerate(order, start=1):
-            places[arm].append(place)
-    return [
-        f"{statistics.fmean(of_arm):.1f}, best on {of_arm.count(1)}" if of_arm else words.NOTHING for of_arm in places
-    ]
+    """Return, for each arm, its mean rank over landmarks and on how many of them it is best; equal arms share both."""
+    known = [[figure.value for figure in row if figure.value is not None] for row in landmarks.rows.values()]
+    errors = np.array([row for row in known if len(row) == arms]).reshape(-1, arms)
+    if not len(errors):
+        return [words.NOTHING] * arms
+    ranks = rankdata(errors, axis=1).mean(axis=0)
+    best = (errors == errors.min(axis=1, keepdims=True)).sum(axis=0)
+    return [f"{rank:.1f}, best on {count}" for rank, count in zip(ranks, best, strict=True)]
 
 
 def _write_csv(path: Path, table: StudyTable, rows: Sequence[ArmRow]) -> None:
@@ -160,7 +160,7 @@ def _write_csv(path: Path, table: StudyTable, rows: Sequence[ArmRow]) -> None:
         values: list[Any] = [arm.name, table.unit, arm.mre.value, arm.mre.low, arm.mre.high]
         values += [" ".join(map(str, arm.seed_mres))]
         values += ["", "", ""] if difference is None else [difference.value, difference.low, difference.high]
-        values += ["" if arm.p_value is None else arm.p_value, arm.median.value, *(tier.value for tier in arm.tiers)]
+        values += [arm.p_value, arm.median.value, *(tier.value for tier in arm.tiers)]
         values += [row.parameters, row.minutes, row.trained_per_s, row.predicted_per_s, row.best_epochs]
         writer.writerow(values)
     write_text(path, out.getvalue())

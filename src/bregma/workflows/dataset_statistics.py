@@ -128,7 +128,9 @@ def _points(cases: Iterable[Case]) -> Array:
 def measured_quantities(dataset: Dataset) -> Iterator[Measured]:
     """Yield the schema's measurements that have values."""
     found = [
-        (case, measure_landmarks(dataset.schema, case.landmarks, case.frame)) for case in dataset if case.landmarks
+        (case, measure_landmarks(dataset.schema, case.landmarks, case.frame, given=case.targets))
+        for case in dataset
+        if case.landmarks
     ]
     for spec in dataset.schema.measurements:
         known = [(case, [m for m in rows if m.name == spec.name and m.value is not None]) for case, rows in found]

@@ -124,7 +124,7 @@ def measure(
         options = options or DataOptions()
         dataset = load_data(path, replace(options, schema=schema or options.schema))
         measured = {
-            case.id: measure_landmarks(dataset.schema, case.landmarks, case.frame)
+            case.id: measure_landmarks(dataset.schema, case.landmarks, case.frame, given=case.targets)
             for case in dataset
             if case.landmarks is not None
         }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +24,10 @@ State = Literal["finished", "unfinished", "broken"]
 
 _SCRATCH = ("checkpoint", "tensorboard")
 """What a finished run no longer needs: its bundle holds the weights and history.csv the curves."""
+_UNFINISHED = (*_SCRATCH, "history.csv", "provenance.json", "split.json", "schema.json", "recipe.yaml", "plan.json")
+"""What a run consists of before its bundle is there; the plan goes last, so that a run half removed is still seen."""
+_IDLE = timedelta(hours=1)
+"""A training writes its checkpoint and history far more often; a run that is younger may be in progress."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class RunRow:
 
     Attributes:
         path: of the run.
-        state: ``finished`` (evaluated), ``unfinished`` (can be resumed) or ``broken`` (its files cannot be read).
+        state: ``finished`` (evaluated, or with a bundle and nothing to evaluate it on), ``unfinished`` (can be
+            resumed) or ``broken`` (its files cannot be read).
         title: of its recipe, or empty.
         data: name of its dataset.
         started: ISO time.
@@ -66,9 +75,9 @@ class Pruned:
     """A folder that pruning removes.
 
     Attributes:
-        path: of the folder.
+        path: of the folder; of an unfinished run's, what a training writes goes, and all else stays.
         why: in words.
-        bytes: that it takes.
+        bytes: that go.
     """
 
     path: str
@@ -77,13 +86,15 @@ class Pruned:
 
 
 def list_runs(root: str | Path) -> tuple[RunRow, ...]:
-    """Return every run below a folder, best first where they can be ranked, then unfinished ones.
+    """Return every run below a folder: by dataset and metric the best first, then those without a figure.
 
     Raises:
         InputError: there is no such folder.
     """
     rows = [show_run(folder) for folder in _folders(Path(root))]
-    return tuple(sorted(rows, key=lambda row: (row.data, row.metric, _value(row), row.path)))
+    return tuple(
+        sorted(rows, key=lambda row: (_value(row) is None, row.data, row.metric, _value(row) or 0.0, row.path))
+    )
 
 
 def show_run(folder: str | Path) -> RunRow:
@@ -107,33 +118,37 @@ def prune_runs(
 ) -> tuple[Pruned, ...]:
     """Remove what finished runs no longer need, and on request whole unfinished runs.
 
-    Checkpoints and TensorBoard logs of finished runs go; bundles, evaluations, reports and histories always stay.
+    Checkpoints and TensorBoard logs of finished runs go; bundles, evaluations, reports and histories always stay. So do
+    unfinished runs that have a bundle, or in which something was written within the last hour. Links are not followed.
 
     Args:
         root: folder of experiments.
-        unfinished: also remove runs that never came to an evaluation.
+        unfinished: also remove runs that never came to a bundle.
         older_than_days: leave alone what was started later than this many days ago.
         dry: only tell what would go.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or the days are not a number of days.
         RunError: something cannot be removed.
     """
-    limit = None if older_than_days is None else datetime.now(UTC) - timedelta(days=older_than_days)
-    found: list[Pruned] = []
+    if older_than_days is not None and not (math.isfinite(older_than_days) and older_than_days >= 0):
+        raise InputError("cannot be understood", where="--older-than", expected="days", got=str(older_than_days))
+    found: list[tuple[Pruned, list[Path]]] = []
     for row in list_runs(root):
-        if limit is not None and not _before(row, limit):
-            continue
         folder = Path(row.path)
+        if older_than_days is not None and not _older(row, older_than_days):
+            continue
         if row.state == "finished":
-            scratch = [folder / name for name in _SCRATCH if (folder / name).is_dir()]
-            found += [Pruned(str(part), f"{part.name} of a finished run", _size(part)) for part in scratch]
-        elif row.state == "unfinished" and unfinished:
-            found.append(Pruned(row.path, f"stopped at epoch {row.epoch} of {row.epochs}", row.bytes))
+            parts = [part for part in _own(folder, _SCRATCH) if part.is_dir()]
+            found += [(Pruned(str(part), f"{part.name} of a finished run", _size(part)), [part]) for part in parts]
+        elif row.state == "unfinished" and unfinished and not RunFolder(folder).bundle.exists() and _idle(folder):
+            parts = _own(folder, _UNFINISHED)
+            why = f"stopped at epoch {row.epoch} of {row.epochs}"
+            found.append((Pruned(row.path, why, sum(map(_size, parts))), parts))
     if not dry:
-        for item in found:
-            _remove(Path(item.path))
-    return tuple(found)
+        for item, parts in found:
+            _remove(Path(item.path), parts)
+    return tuple(item for item, _ in found)
 
 
 def _row(run: RunFolder, size: int) -> RunRow:
@@ -143,9 +158,10 @@ def _row(run: RunFolder, size: int) -> RunRow:
     part = next((name for name in ("test", "val") if (run.evaluation(name) / "metrics.json").is_file()), None)
     metrics = {} if part is None else load_metrics(run.evaluation(part))
     metric = next((name for name in metrics if name.startswith("mre_") and not name.startswith("mre_sd_")), "")
+    nothing_to_score = run.bundle.is_dir() and not {"test", "val"} & run.read_split().parts.keys()
     return RunRow(
         path=str(run.root),
-        state="unfinished" if part is None else "finished",
+        state="finished" if part is not None or nothing_to_score else "unfinished",
         title=run.read_recipe().title,
         data=str(about["data"]["name"]),
         started=str(about["started"]),
@@ -169,23 +185,50 @@ def _folders(root: Path) -> Iterator[Path]:
             yield plan.parent
 
 
-def _value(row: RunRow) -> float:
-    return float("inf") if row.figure is None or row.figure.value is None else row.figure.value
+def _value(row: RunRow) -> float | None:
+    return None if row.figure is None else row.figure.value
 
 
-def _before(row: RunRow, limit: datetime) -> bool:
+def _older(row: RunRow, days: float) -> bool:
     try:
-        return datetime.fromisoformat(row.started) < limit
+        started = datetime.fromisoformat(row.started)
     except ValueError:
         return False
+    age = datetime.now(UTC) - (started if started.tzinfo else started.replace(tzinfo=UTC))
+    return age.total_seconds() > days * 86_400
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def _idle(folder: Path) -> bool:
+    """Tell whether nothing below a folder was written lately."""
+    newest = max((found.st_mtime for found in _files(folder)), default=0.0)
+    return datetime.now(UTC) - datetime.fromtimestamp(newest, UTC) > _IDLE
 
 
-def _remove(folder: Path) -> None:
+def _own(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """Return those entries of a run that are there and are no links to something elsewhere."""
+    return [folder / name for name in names if (folder / name).exists() and not (folder / name).is_symlink()]
+
+
+def _size(path: Path) -> int:
+    return sum(found.st_size for found in _files(path))
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    """Yield what is known of a file, or of all files below a folder; one that goes away meanwhile is passed over."""
+    names = [path] if path.is_file() else [Path(root, name) for root, _, files in os.walk(path) for name in files]
+    for name in names:
+        with suppress(FileNotFoundError):
+            found = name.lstat()
+            if stat.S_ISREG(found.st_mode):
+                yield found
+
+
+def _remove(folder: Path, parts: list[Path]) -> None:
+    """Remove parts of a folder, and the folder where nothing else is left in it."""
     try:
-        shutil.rmtree(folder)
+        for part in parts:
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     except OSError as error:
-        raise RunError(f"cannot be removed ({error.strerror})", where=folder) from error
+        raise RunError(f"cannot be removed ({error.strerror or error})", where=folder) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from bregma.bundle import PredictConfig, load_bundle
 from bregma.config import laid_over, validate
-from bregma.errors import BregmaError, RunError
+from bregma.errors import BregmaError, ConfigError, RunError, SplitError
 from bregma.evaluation.stored import StoredRun, load_run
 from bregma.evaluation.study import compare_arms
 from bregma.files import read_json, write_json
@@ -24,9 +24,9 @@ from bregma.training.history import read_history
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.loading import DataOptions, load_data
-from bregma.workflows.run_folder import RunFolder
+from bregma.workflows.run_folder import RunFolder, check_same_data
 from bregma.workflows.track import Track, untracked
-from bregma.workflows.training import check_same_recipe, train_loaded
+from bregma.workflows.training import check_same_recipe, selects_by_validation, train_loaded
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def study(
         track: wraps long iterations.
 
     Raises:
-        ConfigError: the study or a recipe is not valid.
+        ConfigError: the study or a recipe is not valid, or the recipes divide the data differently.
         LabelError, SplitError: the data do not fit.
     """
     changes = [*overrides]
@@ -98,6 +98,7 @@ def study(
     plan = load_study(source, changes)
     recipes = {(arm.name, seed): recipe_of(plan, arm, seed) for arm in plan.arms for seed in plan.seeds}
     dataset = load_data(data, options)
+    _check_fit(plan, list(recipes.values()), dataset)
     root = Path(out)
     failures: dict[str, str] = {}
     for number, (arm, seed) in enumerate(((a, s) for a in plan.arms for s in plan.seeds), start=1):
@@ -127,10 +128,40 @@ def run_folder(root: Path, arm: Arm, seed: int) -> Path:
     return root / "runs" / arm.folder / f"seed-{seed}"
 
 
+def _check_fit(study: Study, recipes: Sequence[LoadedRecipe], dataset: Dataset) -> None:
+    """Refuse before any training what would leave nothing to compare at the end."""
+    splits = [loaded.recipe.split.apply(dataset) for loaded in recipes]
+    for loaded, split in zip(recipes, splits):
+        if split.parts != splits[0].parts:
+            raise ConfigError(
+                "the recipes of the study divide the data differently",
+                where=loaded.where,
+                expected="the same subjects in every part",
+                fix="give the study a `split` of its own",
+            )
+    if not {"test", "val"} & splits[0].parts.keys():
+        raise SplitError(
+            "there are no images to compare the recipes on",
+            where=dataset.name,
+            expected="a part called 'test' or 'val'",
+            got=", ".join(splits[0].parts),
+        )
+    known = sorted({name for case in dataset for name in case.tags})
+    for tag in study.tags:
+        if tag not in known:
+            raise ConfigError(
+                f"no image has the tag '{tag}'",
+                where="tags",
+                expected=f"one of {', '.join(known)}" if known else "none, because the data have no tags",
+            )
+
+
 def _train_once(dataset: Dataset, folder: Path, loaded: LoadedRecipe, observer: Observer | None, track: Track) -> None:
     run = RunFolder(folder)
     if _finished(run):
-        check_same_recipe(run, run.read_recipe(), loaded.recipe)
+        # A study scores all its runs anew, so how the run was scored by itself does not matter.
+        check_same_recipe(run, run.read_recipe(), loaded.recipe, besides="evaluate")
+        check_same_data(run, dataset, run.read_split())
         return
     train_loaded(dataset, folder, loaded, resume=True, observer=observer, track=track)
 
@@ -147,17 +178,31 @@ def _compare(study: Study, dataset: Dataset, root: Path, failures: Mapping[str, 
         if any(f"{arm.name}, seed {seed}" in failures for seed in study.seeds):
             continue
         arms[arm.name] = [load_run(_evaluation(RunFolder(folder))) for folder in folders]
-        runs += [_facts(arm, folder, seed, dataset) for folder, seed in zip(folders, study.seeds, strict=True)]
+        runs += [_facts(arm, root, seed, dataset) for seed in study.seeds]
     if len(arms) < 2:
         return None
     table = compare_arms(
         arms, title=study.title or root.name, settings=study.evaluate, tiers=study.tiers, tags=study.tags
     )
-    lost = tuple(f"{name} could not be trained: {why}" for name, why in failures.items())
-    table = replace(table, notes=(*lost, *table.notes))
+    notes = [f"{name} could not be trained: {why}" for name, why in failures.items()]
+    if table.arms[0].name != study.arms[0].name:
+        notes.append(f"The reference is {table.arms[0].name}, because {study.arms[0].name} could not be trained.")
+    notes += _chosen_notes([run_folder(root, arm, study.seeds[0]) for arm in study.arms if arm.name in arms])
+    table = replace(table, notes=(*notes, *table.notes))
     write_json(root / "study.json", {**table.to_dict(), "runs": [run.to_dict() for run in runs]})
     write_study(root, table, runs, schema=dataset.schema)
     return table
+
+
+def _chosen_notes(folders: Sequence[Path]) -> list[str]:
+    """Say where the compared images chose the weights of some arm."""
+    runs = [run for run in map(RunFolder, folders) if _evaluation(run).name == "val"]
+    if not any(selects_by_validation(run.read_plan()) for run in runs):
+        return []
+    return [
+        "There is no test part: the images compared on also chose the best weights, so the figures are somewhat "
+        "optimistic."
+    ]
 
 
 def _evaluation(run: RunFolder) -> Path:
@@ -167,15 +212,15 @@ def _evaluation(run: RunFolder) -> Path:
     raise RunError("has not been evaluated", where=run.root, fix="remove it and run the study again")
 
 
-def _facts(arm: Arm, folder: Path, seed: int, dataset: Dataset) -> StudyRun:
-    run = RunFolder(folder)
+def _facts(arm: Arm, root: Path, seed: int, dataset: Dataset) -> StudyRun:
+    run = RunFolder(run_folder(root, arm, seed))
     training = load_bundle(run.bundle).provenance.get("training", {})
     seconds, images = float(training.get("seconds", 0.0)), int(training.get("images", 0))
     parameters, predicted = _measured(run, _evaluation(run).name, dataset)
     return StudyRun(
         arm=arm.name,
         seed=seed,
-        folder=str(folder),
+        folder=run.root.relative_to(root).as_posix(),
         parameters=parameters,
         minutes=seconds / 60,
         trained_per_s=images / seconds if seconds else 0.0,

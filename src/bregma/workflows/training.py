@@ -190,9 +190,20 @@ def _continue(folder: RunFolder, dataset: Dataset, asked: Recipe) -> _Run:
     return _Run(recipe, folder.read_plan(), split, _labelled_parts(dataset, split))
 
 
-def check_same_recipe(folder: RunFolder, stored: Recipe, asked: Recipe) -> None:
-    """Refuse settings that a resumed run would not honour; to give none is to keep the run's own."""
-    old, new = (flatten(r.model_dump(mode="json", exclude_unset=True)) for r in (stored, asked))
+def check_same_recipe(folder: RunFolder, stored: Recipe, asked: Recipe, *, besides: str | None = None) -> None:
+    """Refuse settings that a resumed run would not honour; to give none is to keep the run's own.
+
+    Args:
+        folder: of the run.
+        stored: the run's own settings.
+        asked: those that are given now.
+        besides: a part of the recipe that may differ.
+
+    Raises:
+        RunError: names the settings that differ.
+    """
+    left_out = {besides} if besides else None
+    old, new = (flatten(r.model_dump(mode="json", exclude_unset=True, exclude=left_out)) for r in (stored, asked))
     differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if new and differing:
         raise RunError(
@@ -266,10 +277,14 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
 
 def selection_notes(planned: Planned, part: str, trained: Trained) -> tuple[str, ...]:
     """Say where the figures are optimistic because the evaluated images chose the weights."""
-    chose = planned.plan.train.select == "best" or planned.plan.train.early_stop
-    if part == "val" and chose and trained.best_mre_px is not None:
+    if part == "val" and selects_by_validation(planned) and trained.best_mre_px is not None:
         return (
             "These images also chose the best weights, so the figures are somewhat optimistic; "
             "keep a test part apart for figures to publish.",
         )
     return ()
+
+
+def selects_by_validation(planned: Planned) -> bool:
+    """Tell whether the validation part has a say in which weights a training ends with."""
+    return planned.plan.train.select == "best" or bool(planned.plan.train.early_stop)
