@@ -20,13 +20,14 @@ def moved(steps: int, decay: float) -> tuple[float, float]:
     return float(average.network.weight), float(average.network.num_batches_tracked)
 
 
-def test_moves_every_fourth_step_by_four_decays() -> None:
-    # Step 4 (t = 3): decay 4 / 13; step 8 (t = 7): 8 / 17, both below the given one, to the fourth power.
-    first = 4.0 * (1 - (4 / 13) ** 4)
-    second = 8.0 + (first - 8.0) * (8 / 17) ** 4
-    assert moved(3, 0.9) == (0.0, 0.0)
-    assert moved(7, 0.9) == pytest.approx((first, 4.0))
-    assert moved(8, 0.9) == pytest.approx((second, 8.0))
+def test_moves_in_each_of_the_first_four_steps_and_then_every_fourth_by_four_decays() -> None:
+    # Decays 1 / 10, 2 / 11, 3 / 12 and 4 / 13 at first; step 8 (t = 7) has 8 / 17, to the fourth power.
+    expected = 0.0
+    for step, decay in enumerate((1 / 10, 2 / 11, 3 / 12, 4 / 13), start=1):
+        expected = decay * expected + (1 - decay) * step
+        assert moved(step, 0.9) == pytest.approx((expected, float(step)))
+    assert moved(7, 0.9) == pytest.approx((expected, 4.0))
+    assert moved(8, 0.9) == pytest.approx((8.0 + (expected - 8.0) * (8 / 17) ** 4, 8.0))
 
 
 def test_a_long_average_trails_by_its_decay() -> None:
@@ -36,7 +37,8 @@ def test_a_long_average_trails_by_its_decay() -> None:
 
 
 def test_without_averaging_the_copy_is_the_network() -> None:
-    assert moved(4, 0.0) == (4.0, 4.0)
+    assert moved(1, 0.0) == (1.0, 1.0)
+    assert moved(8, 0.0) == (8.0, 8.0)
 
 
 def test_the_copy_is_not_trained() -> None:

@@ -14,7 +14,8 @@ _EVERY = 4
 class Averaged:
     """Keeps a copy of ``network`` whose weights trail it; early on the average is short, so that it is never stale.
 
-    The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``; every fourth step the copy moves by four of them.
+    The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``. The copy moves in each of the first four steps, so that
+    the shortest training has an average, and from then on every fourth step by four decays.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -24,11 +25,13 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Count a step and, every fourth time, move the copy; counters and other whole numbers are taken over."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) ** _EVERY
+        """Count a step and, if it is time, move the copy; counters and other whole numbers are taken over."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        if self.updates % _EVERY:
-            return
+        if self.updates > _EVERY:
+            if self.updates % _EVERY:
+                return
+            decay **= _EVERY
         mine: list[Tensor] = [*self.network.parameters()]
         theirs: list[Tensor] = [*network.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - decay)
