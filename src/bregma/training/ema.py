@@ -14,8 +14,8 @@ _EVERY = 4
 class Averaged:
     """Keeps a copy of ``network`` whose weights trail it; early on the average is short, so that it is never stale.
 
-    The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``. The copy moves in each of the first four steps, so that
-    the shortest training has an average, and from then on every fourth step by four decays.
+    The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``. The copy moves in each of the first four steps, so
+    that the shortest training has an average, and from then on every fourth step by four decays.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
