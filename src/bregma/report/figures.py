@@ -40,31 +40,6 @@ def learning_curves(history: Sequence[Row], *, format: Format = "svg") -> bytes:
     return to_bytes(figure, format)
 
 
-def arms_together(arms: Mapping[str, Sequence[Sequence[Row]]], *, format: Format = "svg") -> bytes:
-    """Draw the validation errors of several recipes, by images seen and by minutes of training.
-
-    Args:
-        arms: name to the histories of its trainings; rows have ``val_mre_px``, ``images`` and ``seconds``.
-        format: of the bytes.
-    """
-    figure = Figure(figsize=(7.2, 3.0))
-    axes = figure.subplots(1, 2, sharey=True)
-    for number, (name, histories) in enumerate(arms.items()):
-        colour, dashes = CYCLE[number % len(CYCLE)], ("-", "--", ":")[number // len(CYCLE) % 3]
-        for repeat, history in enumerate(histories):
-            rows = [row for row in history if row.get("val_mre_px") is not None]
-            label = name if repeat == 0 else None
-            for panel, key, scale in ((axes[0], "images", 1e-3), (axes[1], "seconds", 1 / 60)):
-                x = [float(row[key]) * scale for row in rows if key in row]
-                y = [float(row["val_mre_px"]) for row in rows if key in row]
-                panel.plot(x, y, color=colour, ls=dashes, lw=1.3, label=label)
-    axes[0].set(xlabel="thousand images", ylabel="validation MRE / px", yscale="log")
-    axes[1].set(xlabel="minutes of training")
-    for panel in axes:
-        finish(panel, legend=panel is axes[1])
-    return to_bytes(figure, format)
-
-
 def cumulative_errors(
     errors: Mapping[str, ArrayLike], unit: str, *, thresholds: Sequence[float] = (), format: Format = "svg"
 ) -> bytes:
