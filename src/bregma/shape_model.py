@@ -10,6 +10,9 @@ doi:10.1080/01621459.1962.10480665). Mean and covariance S are those of a point 
 Cooper & Graham 1995, doi:10.1006/cviu.1995.1004) whose shapes were aligned by generalised Procrustes analysis (Gower
 1975, doi:10.1007/BF02291478); missing points are filled by expectation-maximisation (Dempster, Laird & Rubin 1977), and
 the covariance is shrunk (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
+
+Points that cannot be told apart stand in no order that means anything: configurations are learned, and judged, in the
+order of each set that fits the model best.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bregma.errors import InputError
+from bregma.exchange import Order, Sets, order_rounds
 from bregma.geometry import Array, Frame
 from bregma.types import Case, Prediction
 
@@ -29,6 +33,7 @@ MIN_CASES = 10
 """Fewer shapes than this say too little about how shapes vary."""
 _ROUNDS = 10
 _LEARNING_ROUNDS = 100
+_ORDERING_ROUNDS = 5
 _LEAST_NOISE = 1e-9
 """In squared pixels, so that a stiff shape and a point that is sure of itself leave an equation that can be solved."""
 _DEGREES = 4.0
@@ -110,6 +115,45 @@ class ShapeModel:
         """
         return self.fit(points, cov, robust=False).contradiction
 
+    def distances(self, points: ArrayLike, cov: ArrayLike) -> Array:
+        """Return how unlike the shapes that occur whole configurations are: ``(M,)`` squared Mahalanobis distances.
+
+        Under the model they follow a χ² distribution with 2N - 4 degrees of freedom; the pose is free.
+
+        Args:
+            points: ``(M, N, 2)``, isotropic coordinates.
+            cov: ``(M, N, 2, 2)`` covariance of each point's error, in the same units squared.
+        """
+        p = np.asarray(points, dtype=np.float64).reshape(-1, 2 * len(self))
+        noise = np.asarray(cov, dtype=np.float64).reshape(-1, len(self), 2, 2) + _LEAST_NOISE * np.eye(2)
+        basis = _pose_basis(self.mean)
+        theta = p @ np.linalg.pinv(basis).T
+        turn = np.einsum("mi,ijk->mjk", theta[:, :2], [np.eye(2), [[0.0, -1.0], [1.0, 0.0]]])
+        spread = self.cov.reshape(len(self), 2, len(self), 2)
+        total = np.einsum("mij,njkl,mol->mniko", turn, spread, turn, optimize=True)
+        each = np.arange(len(self))
+        total[:, each, :, each] += noise.transpose(1, 0, 2, 3)
+        inverse = np.linalg.inv(total.reshape(-1, 2 * len(self), 2 * len(self)))
+        seen = inverse @ basis
+        inner = np.linalg.solve(basis.T @ seen, (seen.transpose(0, 2, 1) @ p[..., None]))[..., 0]
+        whole = np.einsum("mi,mij,mj->m", p, inverse, p)
+        return np.asarray(np.maximum(whole - np.einsum("mi,mij,mj->m", p, seen, inner), 0.0))
+
+    def order(self, points: ArrayLike, cov: ArrayLike, sets: Sets) -> Order:
+        """Return ``order (N,)`` such that ``points[order]`` has exchangeable points in the likeliest order.
+
+        Args:
+            points: ``(N, 2)``, isotropic coordinates.
+            cov: ``(N, 2, 2)``.
+            sets: positions of the landmarks that cannot be told apart.
+        """
+        p, noise = self._checked(points, cov)
+        best = np.arange(len(self))
+        for orders in order_rounds(len(self), sets) if sets else ():
+            tried = np.stack([best[order] for order in orders])
+            best = tried[int(self.distances(p[tried], noise[tried]).argmin())]
+        return best
+
     def modes(self, count: int) -> tuple[Array, Array]:
         """Return how shapes vary most, poses apart: the strongest principal components (Cootes et al.).
 
@@ -172,12 +216,13 @@ class Fit:
     contradiction: Array
 
 
-def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None) -> ShapeModel:
+def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None, sets: Sets = ()) -> ShapeModel:
     """Learn a shape model.
 
     Args:
         points: ``(M, N, 2)`` configurations in isotropic coordinates.
         labelled: ``(M, N)``; the rest is missing. Configurations with fewer than three different points are not used.
+        sets: positions of the landmarks that cannot be told apart, and so may come in any order.
 
     Raises:
         InputError: too few configurations, or a landmark that none of them has, or none together with others.
@@ -197,10 +242,13 @@ def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None) -> S
         missing = ", ".join(map(str, np.flatnonzero(~known.any(axis=0))))
         raise InputError("some landmarks are labelled on no image", got=f"landmarks {missing}")
     mean = _first_mean(x)
+    if sets:
+        x, mean = _put_in_order(x, sets, mean)
+        known = np.isfinite(x[..., 0])
     cov = np.eye(2 * len(mean))
     for _ in range(_LEARNING_ROUNDS):
         mean = _normalised(mean)
-        aligned = np.stack([_align(shape, mean) for shape in x])
+        aligned = _align_all(x, mean)
         shift, new = _expect_and_maximise(aligned - mean, known, cov, mean)
         settled = np.allclose(new, cov, rtol=0, atol=1e-4 * np.trace(cov) / len(cov))
         mean, cov = mean + shift, new
@@ -209,9 +257,9 @@ def learn_shape_model(points: ArrayLike, labelled: ArrayLike | None = None) -> S
     return ShapeModel(*_full_rank(mean, cov), len(x))
 
 
-def shape_model_of(cases: Sequence[Case]) -> ShapeModel | None:
+def shape_model_of(cases: Sequence[Case], sets: Sets = ()) -> ShapeModel | None:
     """Learn a shape model on labelled cases; None where a landmark is labelled on too few of them, or on none together
-    with others.
+    with others. ``sets`` are those of :func:`learn_shape_model`.
     """
     marked = [(case.landmarks, isotropic(case.frame)) for case in cases if case.landmarks is not None]
     if not marked:
@@ -221,20 +269,26 @@ def shape_model_of(cases: Sequence[Case]) -> ShapeModel | None:
     if points.shape[1] < 3 or (labelled[labelled.sum(axis=1) >= 3].sum(axis=0) < MIN_CASES).any():
         return None
     try:
-        return learn_shape_model(points, labelled)
+        return learn_shape_model(points, labelled, sets)
     except InputError:
         return None
 
 
-def reconcile(prediction: Prediction, model: ShapeModel, *, weight: float) -> Prediction:
+def reconcile(prediction: Prediction, model: ShapeModel, *, weight: float, sets: Sets = ()) -> Prediction:
     """Return a prediction whose points were reconciled with the shapes that occur; see :meth:`ShapeModel.fit`.
+
+    Each stays where it stands among the points, whatever order of the exchangeable ``sets`` was the likeliest.
 
     The covariances stay the network's own. Those that follow from the fit would be narrower, but only if the points
     erred independently; where they err together, intervals of that width miss the truth too often.
     """
     factors = isotropic(prediction.frame)
-    fit = model.fit(prediction.mean * factors, prediction.cov * np.outer(factors, factors), weight=weight)
-    return replace(prediction, mean=fit.points / factors)
+    points, cov = prediction.mean * factors, prediction.cov * np.outer(factors, factors)
+    order = model.order(points, weight * cov, sets)
+    fit = model.fit(points[order], cov[order], weight=weight)
+    mean = np.empty_like(points)
+    mean[order] = fit.points / factors
+    return replace(prediction, mean=mean)
 
 
 def isotropic(frame: Frame) -> Array:
@@ -296,7 +350,7 @@ def _first_mean(x: Array) -> Array:
     fullest = x[np.isfinite(x[..., 0]).sum(axis=1).argmax()]
     here = np.isfinite(fullest[:, 0])
     near = x[_distinct(np.where(here[:, None], x, np.nan)) >= 2]
-    aligned = np.stack([_align(shape, fullest) for shape in near])
+    aligned = _align_all(near, fullest)
     apart = np.isnan(aligned[..., 0]).all(axis=0)
     if apart.any():
         raise InputError(
@@ -304,6 +358,39 @@ def _first_mean(x: Array) -> Array:
             got=f"landmarks {', '.join(map(str, np.flatnonzero(apart)))}",
         )
     return np.asarray(np.where(here[:, None], fullest, np.nanmedian(aligned, axis=0)))
+
+
+def _put_in_order(x: Array, sets: Sets, mean: Array) -> tuple[Array, Array]:
+    """Return configurations ``(M, N, 2)`` with exchangeable points in the order that is nearest to their common mean,
+    and that mean.
+    """
+    for _ in range(_ORDERING_ROUNDS):
+        before, x = x, _nearest_orders(x, mean, sets)
+        if np.array_equal(before, x, equal_nan=True):
+            break
+        mean = np.asarray(np.nanmean(_align_all(x, mean), axis=0))
+    return x, mean
+
+
+def _nearest_orders(x: Array, mean: Array, sets: Sets) -> Array:
+    for orders in order_rounds(x.shape[1], sets):
+        away = np.stack([np.nansum((_align_all(x[:, order], mean) - mean) ** 2, axis=(1, 2)) for order in orders])
+        # A later order has to be better, not only as good: which way round a symmetric shape stands does not matter.
+        best = np.where(away.min(axis=0) < (1 - 1e-9) * away[0], away.argmin(axis=0), 0)
+        x = np.take_along_axis(x, np.stack(orders)[best][..., None], axis=1)
+    return x
+
+
+def _align_all(x: Array, target: Array) -> Array:
+    """Do what :func:`_align` does for configurations ``(M, N, 2)`` at once."""
+    z, w = x[..., 0] + 1j * x[..., 1], target[:, 0] + 1j * target[:, 1]
+    both = np.isfinite(z) & np.isfinite(w)
+    count = both.sum(axis=1, keepdims=True)
+    z0, w0 = (np.where(both, v, 0).sum(axis=1, keepdims=True) / count for v in (z, w))
+    to, fro = (np.where(both, v, 0) for v in (z - z0, w - w0))
+    turn = (fro.conj() * to).sum(axis=1, keepdims=True) / (abs(fro) ** 2).sum(axis=1, keepdims=True)
+    moved = (z - z0) / turn + w0
+    return np.stack([moved.real, moved.imag], axis=-1)
 
 
 def _distinct(x: Array) -> NDArray[np.int_]:
@@ -317,12 +404,7 @@ def _align(shape: Array, target: Array) -> Array:
     A zoom is found that maps the target onto the shape and then undone: fitted the other way round, shapes with
     large deviations would shrink.
     """
-    both = np.isfinite(shape[:, 0]) & np.isfinite(target[:, 0])
-    z, w = (points[:, 0] + 1j * points[:, 1] for points in (shape, target))
-    z0, w0 = z[both].mean(), w[both].mean()
-    turn = np.vdot(w[both] - w0, z[both] - z0) / np.vdot(w[both] - w0, w[both] - w0)
-    moved = (z - z0) / turn + w0
-    return np.stack([moved.real, moved.imag], axis=1)
+    return np.asarray(_align_all(shape[None], target)[0])
 
 
 def _expect_and_maximise(away: Array, known: Array, cov: Array, mean: Array) -> tuple[Array, Array]:

@@ -1,0 +1,74 @@
+"""Points that cannot be told apart, such as the two ends of a diameter: their sets, and the orders they may stand in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import permutations, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bregma.geometry import Array
+from bregma.schema import LandmarkSchema
+
+Sets = tuple[tuple[int, ...], ...]
+Order = NDArray[np.int_]
+
+MOST_ORDERS = 200
+"""Beyond so many orders of all sets together, one set after the other is put in its best order."""
+
+
+def sets_of(schema: LandmarkSchema) -> Sets:
+    """Return the positions of each exchangeable set's members, in schema order."""
+    return tuple(tuple(sorted(schema.index(name) for name in members)) for members in schema.exchangeable)
+
+
+def geometric_order(points: Array, sets: Sets) -> Order:
+    """Return ``order (N,)`` such that ``points[order]`` has every set from left to right, then from top to bottom.
+
+    Any rule that looks at nothing but the points would do; what matters is that equal images are answered alike.
+    """
+    order = np.arange(len(points))
+    for members in sets:
+        index = np.array(members)
+        order[index] = index[np.lexsort((points[index, 1], points[index, 0]))]
+    return order
+
+
+def matching_order(points: Array, reference: Array, sets: Sets, usable: NDArray[np.bool_] | None = None) -> Order:
+    """Return ``order (N,)`` such that ``points[order]`` has the least sum of distances to ``reference``.
+
+    Args:
+        points: ``(N, 2)``.
+        reference: ``(N, 2)``.
+        sets: of exchangeable points.
+        usable: ``(N, N)`` which point may have a say at which place of the reference; None for all.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    order = np.arange(len(points))
+    for members in sets:
+        index = np.array(members)
+        cost = np.linalg.norm(reference[index][:, None] - points[index][None], axis=2)
+        if usable is not None:
+            cost = np.where(usable[np.ix_(index, index)].T, cost, 0.0)
+        rows, columns = linear_sum_assignment(cost)
+        order[index[rows]] = index[columns]
+    return order
+
+
+def orders_of(count: int, sets: Sets) -> Iterator[Order]:
+    """Yield every order ``(count,)`` in which the members of all sets may stand; the given one comes first."""
+    for chosen in product(*(permutations(members) for members in sets)):
+        order = np.arange(count)
+        for members, placed in zip(sets, chosen, strict=True):
+            order[list(members)] = placed
+        yield order
+
+
+def order_rounds(count: int, sets: Sets) -> Sequence[Sequence[Order]]:
+    """Return the orders to choose among: all at once or, where these are too many, those of one set after another."""
+    if math.prod(math.factorial(len(members)) for members in sets) <= MOST_ORDERS:
+        return [list(orders_of(count, sets))]
+    return [[order for order in orders_of(count, (members[:5],))] for members in sets]
