@@ -175,3 +175,11 @@ def test_a_whole_evaluation_is_resampled_within_a_second_or_two() -> None:
     start = perf_counter()
     metrics.bootstrap(several, 813)
     assert perf_counter() - start < 6.0  # about 0.5 s on a free core; the bound allows for a busy machine
+
+
+def test_a_ratio_of_sums_is_weighted_by_subject() -> None:
+    # Subject 0: 3 of 4; subject 1: 1 of 6.
+    statistic = metrics.ratio_statistic([1, 2, 1], [2, 2, 6], [0, 0, 1], 2)
+    assert statistic(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 1.0], [0.0, 0.0]])) == pytest.approx(
+        [0.4, 0.75, 1 / 6, np.nan], nan_ok=True
+    )

@@ -121,6 +121,17 @@ def mean_statistic(values: ArrayLike, subject: ArrayLike, subjects: int) -> Stat
     return lambda weights: _ratio(weights @ total, weights @ count)
 
 
+def ratio_statistic(top: ArrayLike, bottom: ArrayLike, subject: ArrayLike, subjects: int) -> Statistic:
+    """Return the sum of ``top (K,)`` over that of ``bottom (K,)``, grouped as for :func:`mean_statistic`.
+
+    Counts of images make such figures: precision, recall and F1 pool the counts of all images.
+    """
+    s = np.asarray(subject, dtype=np.intp).ravel()
+    above = np.bincount(s, weights=np.asarray(top, dtype=np.float64).ravel(), minlength=subjects)
+    below = np.bincount(s, weights=np.asarray(bottom, dtype=np.float64).ravel(), minlength=subjects)
+    return lambda weights: _ratio(weights @ above, weights @ below)
+
+
 def sd_statistic(values: ArrayLike, subject: ArrayLike, subjects: int) -> Statistic:
     """Return the sample standard deviation (n − 1) of ``values (K,)``, grouped as for :func:`mean_statistic`."""
     v, s = _grouped(values, subject)

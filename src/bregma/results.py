@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -41,6 +41,53 @@ class Estimate:
         return cls(data["value"], data["low"], data["high"], data["n"], data["unit"])
 
 
+ElementOutcome = Literal["matched", "missed", "invented", "unjudged", "absent"]
+"""``unjudged``: nobody said whether it is there, or too little of it is labelled for it to have to be found.
+``absent`` is said once for an image whose labels know that the chain is not on it."""
+
+
+@dataclass(frozen=True)
+class ElementResult:
+    """An element of a chain on one image: a labelled one, one that the model gave, or the two as one.
+
+    Attributes:
+        chain: the chain's name.
+        outcome: what became of it.
+        true_level: its level by the labels, or None (no such element, or a chain without names).
+        given_level: the level that the model says it is, or None (nothing given, or given without a name).
+        probability: of the given one, or None.
+        level_probability: that ``given_level`` is right; None without a level, or where the model does not say.
+        corners: labelled parts compared with the matched element's.
+        error_px: mean distance of these in px of the original image, or None.
+        error_mm: the same in mm, or None without a trusted spacing.
+        slot_corners: labelled parts compared with what the model has in the same slot.
+        slot_px: mean distance of these, or None.
+        slot_mm: the same in mm.
+    """
+
+    chain: str
+    outcome: ElementOutcome
+    true_level: str | None = None
+    given_level: str | None = None
+    probability: float | None = None
+    level_probability: float | None = None
+    corners: int = 0
+    error_px: float | None = None
+    error_mm: float | None = None
+    slot_corners: int = 0
+    slot_px: float | None = None
+    slot_mm: float | None = None
+
+    @property
+    def naming(self) -> Literal["right", "wrong", "unnamed"] | None:
+        """Whether a matched element has its true level; None where there is nothing to name."""
+        if self.outcome != "matched" or self.true_level is None:
+            return None
+        if self.given_level is None:
+            return "unnamed"
+        return "right" if self.given_level == self.true_level else "wrong"
+
+
 @dataclass(frozen=True)
 class CaseResult:
     """One image, scored.
@@ -56,6 +103,7 @@ class CaseResult:
         outliers: number of scored points beyond the outlier threshold.
         measured: measurements from the prediction.
         true_measured: the same measurements from the labels, in the same order.
+        elements: those of the schema's chains, labelled or given; empty without a chain.
     """
 
     case: Case
@@ -68,6 +116,7 @@ class CaseResult:
     outliers: int
     measured: tuple[Measurement, ...] = ()
     true_measured: tuple[Measurement, ...] = ()
+    elements: tuple[ElementResult, ...] = ()
 
     @property
     def tags(self) -> Mapping[str, Tag]:

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from bregma import metrics
 from bregma.errors import InputError
+from bregma.evaluation.elements import match_elements
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.geometry import Array
 from bregma.measurement import measure_landmarks, measure_prediction
@@ -46,7 +47,11 @@ def score_case(schema: LandmarkSchema, case: Case, prediction: Prediction, setti
         if threshold is None
         else measure_prediction(schema, in_frame, presence_threshold=threshold, given=case.targets)
     )
-    return _case_result(schema, case, truth, prediction, measured, settings)
+    result = _case_result(schema, case, truth, prediction, measured, settings)
+    elements = match_elements(
+        schema, truth, prediction, within=settings.match_within, presence_threshold=threshold, frame=case.frame
+    )
+    return replace(result, elements=elements)
 
 
 def _labels(case: Case) -> LandmarkSet:

@@ -11,6 +11,7 @@ import numpy as np
 from bregma import metrics
 from bregma.errors import ConfigError, InputError
 from bregma.evaluation.case import score_case, score_reader
+from bregma.evaluation.element_figures import element_figures, image_elements
 from bregma.evaluation.figures import Figure, estimates, point_figures
 from bregma.evaluation.measured import agreement_rows, gap_notes, measurement_figures
 from bregma.evaluation.notes import coverage_notes, meaning_notes
@@ -99,7 +100,9 @@ def _figures(
         reference=_reference(schema) if settings.reference_length else None,
     )
     rows = readings(results, subjects)
-    figures = point_figures(table, settings) | measurement_figures(rows, len(subjects), schema)
+    images = image_elements(schema, results, failed, subjects)
+    figures = point_figures(table, settings) | element_figures(images, len(subjects), schema, at_size=settings.at_size)
+    figures |= measurement_figures(rows, len(subjects), schema)
     return _Scored(len(subjects), table, rows, figures)
 
 

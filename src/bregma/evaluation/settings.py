@@ -27,6 +27,11 @@ class EvaluationSettings(Config):
     """A landmark whose predicted presence is below it counts as not given: a labelled one fails every SDR and is an
     outlier. Its expected position still enters the mean errors, so that declining hard points never improves them.
     None takes every landmark as given, except in measurements, which are then made as they are in use."""
+    match_within: Positive = 0.25
+    """How far the centre of a found element of a chain (a vertebra) may lie from that of a labelled one to be taken for
+    it, in diagonals of the labelled one. Two squares a quarter of a diagonal apart overlap by about one half
+    (intersection over union), the usual criterion of detection; neighbouring vertebrae are more than twice as far
+    apart."""
     reference_length: bool = False
     """Also score in the literature's millimetres, for which the schema declares the distance between two landmarks
     (``_mm_ref``). They come from the labels, not from a spacing, and serve only to compare with published figures."""
