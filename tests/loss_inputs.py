@@ -66,11 +66,14 @@ def random_input(seed=0, batch=2, shape=(4, 5)):
         "points": 6 * normal(batch, landmarks, 2),
         "cholesky": torch.tril(0.3 * normal(batch, landmarks, 2, 2)) + 1.5 * torch.eye(2, dtype=torch.float64),
         "presence": normal(batch, landmarks),
+        "sigma": 2.0 + torch.linspace(0, 1, batch * landmarks, dtype=torch.float64).view(batch, landmarks),
+        "fields": normal(batch, landmarks, 2, 3),
     }
     for leaf in leaves.values():
         leaf.requires_grad_()
     fixed = {
         "target_maps": normal(batch, landmarks, *shape).sigmoid(),
+        "target_fields": normal(batch, landmarks, 2, 3),
         "target_points": 6 * normal(batch, landmarks, 2),
         "placed": torch.ones(batch, landmarks, dtype=torch.float64),
         "present": torch.ones(batch, landmarks, dtype=torch.float64),
@@ -83,6 +86,9 @@ def from_leaves(leaves, fixed):
     return LossInput(
         maps=leaves["maps"],
         presence=leaves["presence"],
+        sigma=leaves["sigma"],
+        fields=leaves["fields"],
+        field_cells=fixed["placed"][..., None, None].expand_as(leaves["fields"]),
         points=lambda: leaves["points"],
         cholesky=lambda: leaves["cholesky"],
         schema=SCHEMA,

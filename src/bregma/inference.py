@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from bregma import geometry
 from bregma.codecs import Codec, Decoded
 from bregma.data.loader import Batch, SampleSource, batches
 from bregma.geometry import Array
+from bregma.instances import Instance
 from bregma.types import Case, Prediction
 
 
@@ -68,10 +70,20 @@ def predictions_of(source: SampleSource, batch: Batch, decoded: Decoded, model: 
     # Doubles are made on the CPU, because some accelerators have none.
     mean, cov, presence = (t.cpu().double().numpy() for t in (decoded.mean_in, decoded.cov_in, decoded.presence))
     for row, index in enumerate(batch.indices):
-        yield to_original(source.cases[index], batch.matrices[row], mean[row], cov[row], presence[row], model)
+        found = None if decoded.instances is None else decoded.instances[row]
+        matrix = batch.matrices[row]
+        yield to_original(source.cases[index], matrix, mean[row], cov[row], presence[row], model, found)
 
 
-def to_original(case: Case, matrix: Array, mean_in: Array, cov_in: Array, presence: Array, model: str) -> Prediction:
+def to_original(
+    case: Case,
+    matrix: Array,
+    mean_in: Array,
+    cov_in: Array,
+    presence: Array,
+    model: str,
+    instances: Sequence[Instance] | None = None,
+) -> Prediction:
     """Undo the input's map once, for means and covariances."""
     back = geometry.invert(matrix)
     return Prediction(
@@ -81,7 +93,12 @@ def to_original(case: Case, matrix: Array, mean_in: Array, cov_in: Array, presen
         presence=np.clip(presence, 0.0, 1.0),
         frame=case.frame,
         model=model,
+        instances=None if instances is None else tuple(_placed_back(one, back) for one in instances),
     )
+
+
+def _placed_back(one: Instance, back: Array) -> Instance:
+    return replace(one, points=geometry.apply(back, one.points), cov=geometry.apply_cov(back, one.cov))
 
 
 def radial_errors(cases: Sequence[Case], predictions: Sequence[Prediction]) -> Array:

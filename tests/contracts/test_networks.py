@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,21 @@ def test_gradients_reach_every_parameter(name, map_stride):
     sum((value**2).sum() for value in out.values()).backward()
     without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_constants_are_weights_of_their_own_part_that_no_image_changes(name):
+    spec = replace(spec_for(name), constants={"sigma": 3})
+    network = build_network(tiny(name), spec)
+    (weight,) = network.part_parameters()["constants"]
+    with torch.no_grad():
+        weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    out = network(image_for(network))
+    assert out["sigma"].tolist() == [[0.5, -1.0, 2.0]] * 2
+    out["sigma"].sum().backward()
+    assert weight.grad.tolist() == [2.0] * 3
+    assert sum(key.endswith("constants.sigma") for key in network.state_dict()) == 1
+    assert "constants" not in build_network(tiny(name), spec_for(name)).part_parameters()
 
 
 @pytest.mark.parametrize("name", MAP_NETWORKS)

@@ -116,6 +116,11 @@ class TestLoss:
         plan = planned({"model": {"codec": {"activation": "sigmoid"}}})
         assert [term.name for term in plan.plan.loss] == ["focal"]
 
+    def test_learned_widths_get_linear_maps_and_their_price(self) -> None:
+        plan = planned({"model": {"codec": {"learn_sigma": True}}})
+        assert plan.plan.model.codec.activation == "linear"
+        assert [term.name for term in plan.plan.loss] == ["mse", "heatmap_width"]
+
     def test_linear_maps_get_a_loss_on_their_values(self) -> None:
         plan = planned({"model": {"codec": {"activation": "linear"}}})
         assert [term.name for term in plan.plan.loss] == ["mse"]

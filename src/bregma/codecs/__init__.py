@@ -7,19 +7,43 @@ from typing import Annotated
 from pydantic import Field
 
 from bregma.codecs.base import Codec, Decoded, Labels, Target
+from bregma.codecs.chain import ChainCodec, ChainCodecConfig
 from bregma.codecs.coordinate import CoordinateCodec, CoordinateCodecConfig
+from bregma.codecs.exchangeable import sharing_of
 from bregma.codecs.heatmap import HeatmapCodec, HeatmapCodecConfig
+from bregma.schema import LandmarkSchema
 
-AnyCodecConfig = Annotated[HeatmapCodecConfig | CoordinateCodecConfig, Field(discriminator="name")]
+AnyCodecConfig = Annotated[HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig, Field(discriminator="name")]
 
 CODECS: dict[str, tuple[type, type]] = {
     "heatmap": (HeatmapCodecConfig, HeatmapCodec),
     "coordinate": (CoordinateCodecConfig, CoordinateCodec),
+    "chain": (ChainCodecConfig, ChainCodec),
 }
 
 
-def build_codec(config: HeatmapCodecConfig | CoordinateCodecConfig, landmarks: int, map_stride: int) -> Codec:
-    """Build the codec that a config describes, for a number of landmarks and the stride of the network's maps."""
+def build_codec(
+    config: HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig,
+    landmarks: int,
+    map_stride: int,
+    schema: LandmarkSchema | None = None,
+) -> Codec:
+    """Build the codec that a config describes.
+
+    Args:
+        config: of one of :data:`CODECS`.
+        landmarks: their number.
+        map_stride: of the network's maps.
+        schema: the anatomy, for codecs that know how landmarks repeat.
+
+    Raises:
+        ConfigError: a codec that does not fit the schema, or lacks it.
+    """
+    if isinstance(config, ChainCodecConfig):
+        return ChainCodec(config, landmarks, map_stride, schema)
+    if isinstance(config, HeatmapCodecConfig):
+        shared = config.exchangeable == "shared" and schema is not None
+        return HeatmapCodec(config, landmarks, map_stride, sharing_of(schema, landmarks) if schema and shared else None)
     _, codec = CODECS[config.name]
     built: Codec = codec(config, landmarks, map_stride)
     return built

@@ -60,6 +60,8 @@ class Target:
         peaks: ``(B, K, H, W)`` mask of the cells that hold a point; None for the highest cell of every map.
         fields: ``(B, F, H, W)`` values to be regressed, or None.
         field_cells: ``(B, F, H, W)`` mask of the cells where they are.
+        counts: ``(B, K)`` 1 for maps that count, where landmarks share maps; None for those of placed landmarks, or those
+            with a cell that the labels judge.
     """
 
     labels: Labels
@@ -69,6 +71,24 @@ class Target:
     peaks: Tensor | None = None
     fields: Tensor | None = None
     field_cells: Tensor | None = None
+    counts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Where the points of a set that cannot be told apart may be: distinct peaks, those with most mass first.
+
+    Attributes:
+        members: positions of the set's landmarks.
+        mean_in: ``(B, C, 2)`` in input pixels; anywhere where there is no such peak.
+        cov_in: ``(B, C, 2, 2)`` in input px².
+        mass: ``(B, C)`` share of the map's mass; 0 where there is no such peak.
+    """
+
+    members: tuple[int, ...]
+    mean_in: Tensor
+    cov_in: Tensor
+    mass: Tensor
 
 
 @dataclass(frozen=True)
@@ -80,12 +100,14 @@ class Decoded:
         cov_in: ``(B, N, 2, 2)`` in input px².
         presence: ``(B, N)`` in 0..1.
         instances: of each image, the elements of its chain in order, for codecs that tell them apart.
+        candidates: of each set of landmarks that share a map, all the places that they may be at.
     """
 
     mean_in: Tensor
     cov_in: Tensor
     presence: Tensor
     instances: tuple[tuple[Instance, ...], ...] | None = None
+    candidates: tuple[Candidates, ...] = ()
 
 
 class Codec(Protocol):
@@ -123,6 +145,15 @@ class Codec(Protocol):
 def no_covariance(fix: str) -> ConfigError:
     """Return the error for a covariance that was never predicted, with the setting that makes the codec ask for it."""
     return ConfigError("the codec predicts no covariance", where="codec", fix=fix)
+
+
+def no_shared_points() -> ConfigError:
+    """Return the error for a loss on points that share a map, which are several and in no order."""
+    return ConfigError(
+        "losses on points cannot act on landmarks that share a map",
+        where="loss",
+        fix="choose losses on maps, or set codec.exchangeable=separate",
+    )
 
 
 def presence_of(outputs: dict[str, Tensor], like: Tensor) -> Tensor:

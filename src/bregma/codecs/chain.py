@@ -71,7 +71,7 @@ class ChainCodec:
     @property
     def outputs(self) -> OutputSpec:
         """A map a part, one of centres and one a single landmark; then two fields a part, and two to the next level."""
-        return OutputSpec(self.layout.maps + self.layout.fields)
+        return OutputSpec(self.layout.maps + self.layout.fields, fields=self.layout.fields)
 
     def encode(self, labels: Labels, outputs: Mapping[str, Tensor] | None = None) -> Target:
         """Draw every element that the labels place, and say which cells they judge."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -45,8 +46,9 @@ class CoordinateCodec:
             vectors["presence"] = self.landmarks
         return OutputSpec(0, vectors)
 
-    def encode(self, labels: Labels) -> Target:
+    def encode(self, labels: Labels, outputs: Mapping[str, Tensor] | None = None) -> Target:
         """The labels themselves are the target."""
+        del outputs
         return Target(labels)
 
     def points(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:

@@ -24,6 +24,7 @@ from bregma.losses.anatomy import (
     symmetry,
 )
 from bregma.losses.base import LossInput, LossTerm
+from bregma.losses.fields import OffsetConfig, offset
 from bregma.losses.maps import (
     AdaptiveWingConfig,
     CrossEntropyConfig,
@@ -58,6 +59,7 @@ from bregma.losses.points import (
     smooth_l1,
     wing,
 )
+from bregma.losses.width import HeatmapWidthConfig, check_width, heatmap_width
 from bregma.schema import LandmarkSchema
 from bregma.types import OutputSpec
 
@@ -69,6 +71,8 @@ AnyLossConfig = Annotated[
     | FocalConfig
     | CrossEntropyConfig
     | KLConfig
+    | HeatmapWidthConfig
+    | OffsetConfig
     | WingConfig
     | SmoothL1Config
     | HuberConfig
@@ -91,6 +95,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "focal": focal,
     "cross_entropy": cross_entropy,
     "kl": kl,
+    "heatmap_width": heatmap_width,
+    "offset": offset,
     "wing": wing,
     "smooth_l1": smooth_l1,
     "huber": huber,
@@ -119,16 +125,20 @@ _NEEDS = {
     **dict.fromkeys(ACTIVATIONS, ("maps",)),
     "gaussian_nll": ("cholesky", "spread"),
     "presence": ("presence",),
+    "heatmap_width": ("sigma",),
 }
 """The loss to the outputs of which it needs one."""
+
+_WITHOUT_POINTS = {*_NEEDS, "offset"} - {"gaussian_nll"}
+"""Losses that need no points, which a codec with fields cannot give."""
 
 
 def check_terms(terms: Sequence[LossTerm], outputs: OutputSpec, activation: str | None, schema: LandmarkSchema) -> None:
     """Refuse terms that the codec or the anatomy cannot feed, before any training.
 
     Raises:
-        ConfigError: no terms, a term whose output the codec does not give, maps of the wrong kind for it, or a schema
-            that declares nothing that it could act on.
+        ConfigError: no terms, a term whose output the codec does not give, maps of the wrong kind for it, a schema that
+            declares nothing that it could act on, or a learned width with nothing to hold it.
     """
     if not terms:
         raise ConfigError("there is no loss", where="loss", expected="at least one term")
@@ -136,6 +146,8 @@ def check_terms(terms: Sequence[LossTerm], outputs: OutputSpec, activation: str 
         where = f"loss.{index}"
         _check_outputs(_name(term), outputs, activation, where)
         check_anatomy(term, schema, where)
+    names = [_name(term) for term in terms]
+    check_width(names, [name for name in names if name in ACTIVATIONS], outputs)
 
 
 def total_loss(terms: Sequence[LossTerm], x: LossInput) -> tuple[Tensor, dict[str, Tensor]]:
@@ -157,6 +169,7 @@ def _name(term: LossTerm) -> str:
 
 
 def _check_outputs(name: str, outputs: OutputSpec, activation: str | None, where: str) -> None:
+    _check_fields(name, outputs, where)
     needs = _NEEDS.get(name, ())
     if needs and not set(needs) & set(outputs.names):
         wanted_outputs = "' or '".join(needs)
@@ -176,6 +189,21 @@ def _check_outputs(name: str, outputs: OutputSpec, activation: str | None, where
         )
 
 
+def _check_fields(name: str, outputs: OutputSpec, where: str) -> None:
+    if name == "offset" and not outputs.fields:
+        raise ConfigError(
+            "the loss 'offset' needs a codec that gives fields",
+            where=where,
+            fix="set model.codec.name=chain, or choose another loss",
+        )
+    if outputs.fields and name not in _WITHOUT_POINTS:
+        raise ConfigError(
+            f"the loss '{name}' needs points, which are not known before elements of a chain are told apart",
+            where=where,
+            fix="train the chain codec with a loss on maps and 'offset'",
+        )
+
+
 __all__ = [
     "ACTIVATIONS",
     "LOSSES",
@@ -187,6 +215,7 @@ __all__ = [
     "EuclideanConfig",
     "FocalConfig",
     "GaussianNLLConfig",
+    "HeatmapWidthConfig",
     "HuberConfig",
     "KLConfig",
     "L1Config",
@@ -194,6 +223,7 @@ __all__ = [
     "LossInput",
     "LossTerm",
     "MSEConfig",
+    "OffsetConfig",
     "PeakConfig",
     "PresenceConfig",
     "SmoothL1Config",

@@ -28,7 +28,7 @@ class LossInput:
 
     Attributes:
         maps: predicted maps ``(B, N, H, W)`` as the network gives them, or None.
-        target_maps: Gaussians with peak 1, or None.
+        target_maps: Gaussians, with peak 1 unless their width is learned, or None.
         points: predicted points ``(B, N, 2)`` in input pixels.
         target_points: true points.
         cholesky: lower factors ``(B, N, 2, 2)`` of predicted covariances, or None.
@@ -37,6 +37,13 @@ class LossInput:
         present: ``(B, N)`` 1 where the landmark is on the image.
         known: ``(B, N)`` 1 where ``present`` is known.
         schema: the anatomy whose landmarks these are.
+        sigma: ``(B, N)`` standard deviations of the target's Gaussians in cells, where they are learned, or None.
+        cells: ``(B, K, H, W)`` mask of the cells that the labels judge, or None for all of placed landmarks' maps.
+        peaks: ``(B, K, H, W)`` mask of the cells that hold a point, or None for every map's highest.
+        fields: predicted values ``(B, F, H, W)``, or None.
+        target_fields: true values.
+        field_cells: mask of the cells that have one.
+        counts: ``(B, K)`` 1 for maps that count, where landmarks share maps; otherwise None.
     """
 
     maps: Tensor | None
@@ -49,6 +56,26 @@ class LossInput:
     present: Tensor
     known: Tensor
     schema: LandmarkSchema
+    sigma: Tensor | None = None
+    cells: Tensor | None = None
+    peaks: Tensor | None = None
+    fields: Tensor | None = None
+    target_fields: Tensor | None = None
+    field_cells: Tensor | None = None
+    counts: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor:
+        """Which maps ``(B, K)`` count: those of placed landmarks, or those with a cell that the labels judge."""
+        if self.counts is not None:
+            return self.counts
+        return self.placed if self.cells is None else self.cells.any((2, 3)).to(self.placed.dtype)
+
+    def over_cells(self, values: Tensor) -> Tensor:
+        """Mean ``(B, K)`` of ``(B, K, H, W)`` over the cells of each map that the labels judge."""
+        if self.cells is None:
+            return values.mean((2, 3))
+        return (values * self.cells).sum((2, 3)) / self.cells.sum((2, 3)).clamp(min=1)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

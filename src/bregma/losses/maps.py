@@ -80,21 +80,24 @@ def mse(config: MSEConfig, x: LossInput) -> Tensor:
     """Mean over cells of ``(p - t)²``, averaged over placed landmarks."""
     del config
     maps, target = _maps(x)
-    return masked_mean(((maps - target) ** 2).mean((2, 3)), x.placed)
+    return masked_mean(x.over_cells((maps - target) ** 2), x.counted)
 
 
 def weighted_mse(config: WeightedMSEConfig, x: LossInput) -> Tensor:
     """Mean over cells of ``w (p - t)²`` with ``w`` = ``key`` where ``t >= threshold`` and ``background`` elsewhere."""
     maps, target = _maps(x)
     weight = torch.where(target >= config.threshold, config.key, config.background)
-    return masked_mean((weight * (maps - target) ** 2).mean((2, 3)), x.placed)
+    return masked_mean(x.over_cells(weight * (maps - target) ** 2), x.counted)
 
 
 def peak(config: PeakConfig, x: LossInput) -> Tensor:
     """Mean of ``(p - t)²`` over the cells where ``t >= share * max t``."""
     maps, target = _maps(x)
-    near = (target >= config.share * target.amax((2, 3), keepdim=True)).to(target.dtype)
-    return masked_mean((near * (maps - target) ** 2).sum((2, 3)) / near.sum((2, 3)), x.placed)
+    near = target >= config.share * target.amax((2, 3), keepdim=True)
+    if x.cells is not None:
+        near = near & x.cells & (target > 0)
+    error = (near * (maps - target) ** 2).sum((2, 3)) / near.sum((2, 3)).clamp(min=1)
+    return masked_mean(error, near.any((2, 3)) * x.counted)
 
 
 def adaptive_wing(config: AdaptiveWingConfig, x: LossInput) -> Tensor:
@@ -107,29 +110,31 @@ def adaptive_wing(config: AdaptiveWingConfig, x: LossInput) -> Tensor:
     offset = config.theta * slope - config.omega * torch.log1p(ratio**power)
     near = config.omega * torch.log1p((error.clamp(max=config.theta) / config.epsilon) ** power)
     loss = torch.where(error < config.theta, near, slope * error - offset)
-    return masked_mean(loss.mean((2, 3)), x.placed)
+    return masked_mean(x.over_cells(loss), x.counted)
 
 
 def focal(config: FocalConfig, x: LossInput) -> Tensor:
     """Equation 1 of CenterNet with ``p`` = sigmoid of the map (plus ``SIGMOID_OFFSET``), summed over cells.
 
-    ``-(1 - p)^α ln p`` in the cell nearest to the landmark, ``-(1 - t)^β p^α ln(1 - p)`` in every other. The
-    papers round a landmark to a cell; here the Gaussian keeps its place between cells, and its highest cell is the
-    positive one.
+    ``-(1 - p)^α ln p`` in the cell nearest to the landmark, ``-(1 - t)^β p^α ln(1 - p)`` in every other, over the
+    number of landmarks of the map. The papers round a landmark to a cell; here the Gaussian keeps its place between
+    cells, and its highest cell is the positive one.
     """
     maps, target = _maps(x)
     logits = maps + SIGMOID_OFFSET
-    flat = target.flatten(2)
-    centre = torch.zeros_like(flat).scatter_(2, flat.argmax(-1, keepdim=True), 1.0).view_as(target)
+    centre = _highest(target) if x.peaks is None else x.peaks
     hit = (-logits).sigmoid() ** config.alpha * functional.logsigmoid(logits)
     false_alarm = (1 - target) ** config.beta * logits.sigmoid() ** config.alpha * functional.logsigmoid(-logits)
-    return masked_mean(-torch.where(centre > 0, hit, false_alarm).sum((2, 3)), x.placed)
+    loss = -torch.where(centre, hit, false_alarm)
+    if x.cells is not None:
+        loss = loss * x.cells
+    return masked_mean(loss.sum((2, 3)) / centre.sum((2, 3)).clamp(min=1), x.counted)
 
 
 def cross_entropy(config: CrossEntropyConfig, x: LossInput) -> Tensor:
     """``-Σ q log softmax(p)`` with ``q`` the target normalised to sum 1; nats a landmark."""
     del config
-    return masked_mean(_cross_entropy(x), x.placed)
+    return masked_mean(_cross_entropy(x), x.counted)
 
 
 def kl(config: KLConfig, x: LossInput) -> Tensor:
@@ -137,7 +142,7 @@ def kl(config: KLConfig, x: LossInput) -> Tensor:
     del config
     _, target = _maps(x)
     q = target.flatten(2) / _total(target)[..., None]
-    return masked_mean(_cross_entropy(x) + torch.xlogy(q, q).sum(-1), x.placed)
+    return masked_mean(_cross_entropy(x) + torch.xlogy(q, q).sum(-1), x.counted)
 
 
 def _cross_entropy(x: LossInput) -> Tensor:
@@ -145,6 +150,12 @@ def _cross_entropy(x: LossInput) -> Tensor:
     log_p = functional.log_softmax(maps.flatten(2), dim=-1)
     # Normalising the sum instead of the target saves a pass over maps, on which this loss spends its time.
     return -(target.flatten(2) * log_p).sum(-1) / _total(target)
+
+
+def _highest(target: Tensor) -> Tensor:
+    flat = target.flatten(2)
+    empty = torch.zeros_like(flat, dtype=torch.bool)
+    return empty.scatter_(2, flat.argmax(-1, keepdim=True), True).view_as(target)
 
 
 def _total(target: Tensor) -> Tensor:

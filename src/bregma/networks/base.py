@@ -15,6 +15,9 @@ from bregma.config import Config
 from bregma.errors import ConfigError
 from bregma.types import OutputSpec
 
+CONSTANTS = "constants"
+"""The part of a network that holds the outputs that do not depend on the image, and the submodule that they are in."""
+
 
 class NetworkConfig(Config):
     """Settings that every network has."""
@@ -29,15 +32,16 @@ class NetworkConfig(Config):
 class Network(nn.Module):
     """``forward(image (B, 1, H, W)) -> {name: tensor}``.
 
-    ``"maps"`` is ``(B, K, H / map_stride, W / map_stride)``; every vector is ``(B, V)``. H and W must be multiples of
-    ``stride``.
+    ``"maps"`` is ``(B, K, H / map_stride, W / map_stride)``; every vector and every constant is ``(B, V)``. H and W
+    must be multiples of ``stride``.
     """
 
     stride: int
     map_stride: int
     outputs: OutputSpec
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": ("heads",)}
-    """Names that training phases use for groups of direct submodules; ``body`` is whatever is in no group."""
+    """Names that training phases use for groups of direct submodules; ``body`` is whatever is in no group. The
+    constants of any network are the part ``constants``."""
 
     uses_schema: ClassVar[bool] = False
     """Whether the constructor takes the anatomy, as ``schema``."""
@@ -47,7 +51,9 @@ class Network(nn.Module):
         owner = {child: part for part, children in self.parts.items() for child in children}
         found: dict[str, list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
-            found.setdefault(owner.get(name.split(".")[0], "body"), []).append(parameter)
+            path = name.split(".")
+            part = CONSTANTS if CONSTANTS in path else owner.get(path[0], "body")
+            found.setdefault(part, []).append(parameter)
         return found
 
     def check_size(self, shape: tuple[int, ...]) -> None:
@@ -83,12 +89,13 @@ def conv_bn_relu(in_channels: int, out_channels: int, *, bias: bool = False) -> 
 
 
 class Heads(nn.Module):
-    """Output heads: a 1 × 1 convolution for maps, pooled linear layers for vectors."""
+    """Output heads: a 1 × 1 convolution for maps, pooled linear layers for vectors, weights for constants."""
 
     def __init__(self, outputs: OutputSpec, map_channels: int, deep_channels: int) -> None:
         super().__init__()
         self.maps = nn.Conv2d(map_channels, outputs.maps, 1) if outputs.maps else None
         self.vectors = nn.ModuleDict({name: nn.Linear(deep_channels, size) for name, size in outputs.vectors.items()})
+        self.constants = Constants(outputs)
         if self.maps is not None:
             nn.init.normal_(self.maps.weight, std=0.01)
             nn.init.zeros_(self.maps.bias)  # type: ignore[arg-type]
@@ -101,7 +108,18 @@ class Heads(nn.Module):
         if self.vectors:
             pooled_BC = deep_BCHW.mean(dim=(2, 3))
             out |= {name: head(pooled_BC) for name, head in self.vectors.items()}
-        return out
+        return out | self.constants.repeated(len(deep_BCHW))
+
+
+class Constants(nn.ParameterDict):
+    """The outputs that are the same for every image; a network keeps them in a submodule called ``constants``."""
+
+    def __init__(self, outputs: OutputSpec) -> None:
+        super().__init__({name: nn.Parameter(torch.zeros(size)) for name, size in outputs.constants.items()})
+
+    def repeated(self, images: int) -> dict[str, Tensor]:
+        """Return every constant ``(B, V)``, repeated for a number of images."""
+        return {name: value.expand(images, -1) for name, value in self.items()}
 
 
 def upsample_to(x_BCHW: Tensor, like: Tensor) -> Tensor:
@@ -109,4 +127,14 @@ def upsample_to(x_BCHW: Tensor, like: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(x_BCHW, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-__all__ = ["ConvBlock", "Heads", "Network", "NetworkConfig", "OutputSpec", "conv_bn_relu", "upsample_to"]
+__all__ = [
+    "CONSTANTS",
+    "Constants",
+    "ConvBlock",
+    "Heads",
+    "Network",
+    "NetworkConfig",
+    "OutputSpec",
+    "conv_bn_relu",
+    "upsample_to",
+]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bregma.errors import ConfigError
-from bregma.networks.base import Network, OutputSpec
+from bregma.networks.base import Constants, Network, OutputSpec
 from bregma.networks.encoders import EncoderConfig, create_pyramid
 
 _HIDDEN = (512, 256)
@@ -62,13 +62,14 @@ class CoordinateNet(Network):
             *_hidden(deep, _HIDDEN[0], _DROPOUT[0]), *_hidden(*_HIDDEN, _DROPOUT[1]), nn.Dropout(_DROPOUT[2])
         )
         self.heads = nn.ModuleDict({name: nn.Linear(_HIDDEN[1], size) for name, size in outputs.vectors.items()})
+        self.constants = Constants(outputs)
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """Return the vectors that the codec asked for."""
         self.check_size(image_BCHW.shape)
         deep: Tensor = self.attention(self.encoder(image_BCHW)[-1])
         hidden = self.trunk(deep.mean(dim=(2, 3)))
-        return {name: head(hidden) for name, head in self.heads.items()}
+        return {name: head(hidden) for name, head in self.heads.items()} | self.constants.repeated(len(hidden))
 
 
 class CoordinateAttention(nn.Module):

@@ -99,7 +99,7 @@ class MAHTNet(Network):
         own = {name: size // outputs.maps for name, size in outputs.vectors.items() if size % outputs.maps == 0}
         self.landmark_heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in own.items()})
         pooled = {name: size for name, size in outputs.vectors.items() if name not in own}
-        self.heads = Heads(OutputSpec(0, pooled), map_channels=width, deep_channels=width)
+        self.heads = Heads(OutputSpec(0, pooled, outputs.constants), map_channels=width, deep_channels=width)
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """Return the outputs that the codec asked for; vectors of so many numbers a landmark come from its query."""

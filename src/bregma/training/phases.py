@@ -9,6 +9,7 @@ from torch import nn
 
 from bregma.errors import ConfigError
 from bregma.networks import Network
+from bregma.networks.base import CONSTANTS
 from bregma.training.settings import OptimizerConfig, PhaseConfig, TrainConfig
 
 
@@ -52,10 +53,14 @@ def learning_rates(config: OptimizerConfig, phase: PhaseConfig, parts: Iterable[
 
 
 def parameter_groups(network: Network, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return the trained parameters for an optimizer, with the peak of their learning rate as ``peak``."""
+    """Return the trained parameters for an optimizer, with the peak of their learning rate as ``peak``.
+
+    Constants are left out of weight decay, which would draw them back to where they began.
+    """
     weights = {part: parameters for part, parameters in network.part_parameters().items() if part in rates}
-    if len(set(rates.values())) > 1:
-        return [{"params": weights[part], "peak": rates[part]} for part in weights]
+    if len(set(rates.values())) > 1 or CONSTANTS in weights:
+        undecayed: dict[str, Any] = {CONSTANTS: {"weight_decay": 0.0}}
+        return [{"params": weights[part], "peak": rates[part], **undecayed.get(part, {})} for part in weights]
     # One group in the network's own order, whatever its parts: the sums of clipping depend on the order.
     trained = {id(parameter) for parameters in weights.values() for parameter in parameters}
     return [{"params": [p for p in network.parameters() if id(p) in trained], "peak": next(iter(rates.values()))}]

@@ -174,6 +174,8 @@ class _Rules:
         }
         if self._codec() == "coordinate":
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
+        if self._codec() == "chain":
+            del rules["model.codec.presence"]
         derived = {name: rule() for name, rule in rules.items()}
         derived |= pace(self._chosen("train.epochs", self.epochs), self._steps(), shortest=self._shortest())
         data = _kinds(self._network())
@@ -206,10 +208,14 @@ class _Rules:
         return sigma, f"0.1 x the median distance to the nearest landmark ({gap:.1f} input px), within 1.5 and 4"
 
     def activation(self) -> tuple[str, str]:
+        if self.given.get("model.codec.learn_sigma"):
+            return "linear", "widths are learned for maps whose values are regressed"
         for term in self.given.get("loss", ()):
             if term["name"] in ACTIVATIONS:
                 kind = ACTIVATIONS[term["name"]]
                 return kind, f"the loss {term['name']} {_TRAINS[kind]}"
+        if self._codec() == "chain":
+            return "sigmoid", "a map of the chain codec has any number of peaks, so each cell is a logit of its own"
         return "softmax", "cross-entropy learns a map as a probability over its cells"
 
     def presence(self) -> tuple[bool, str]:
@@ -222,14 +228,20 @@ class _Rules:
         if self._codec() == "coordinate":
             learned = self.given.get("model.codec.covariance", False)
             first, why = ("gaussian_nll", "covariances are learned") if learned else ("wing", "points are regressed")
-        elif self.given.get("model.codec.activation") == "linear":
+        elif self.given.get("model.codec.activation") == "linear" or self.given.get("model.codec.learn_sigma"):
             first, why = "mse", "the values of maps are regressed"
-        elif self.given.get("model.codec.activation") == "sigmoid":
+        elif self.given.get("model.codec.activation") == "sigmoid" or self._codec() == "chain":
             first, why = "focal", "every cell of a map is a logit of its own"
         else:
             first, why = "cross_entropy", "learns fastest from few images"
         terms = [{"name": first}]
-        if self._chosen("model.codec.presence", self.presence):
+        if self.given.get("model.codec.learn_sigma"):
+            terms.append({"name": "heatmap_width"})
+            why += "; heatmap_width: the price of a wide target"
+        if self._codec() == "chain":
+            terms.append({"name": "offset"})
+            why += "; offset: the ways from a centre to its parts"
+        elif self._chosen("model.codec.presence", self.presence):
             terms.append({"name": "presence"})
         return terms, f"{first}: {why}"
 
