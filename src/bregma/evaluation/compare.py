@@ -11,6 +11,7 @@ from scipy import stats
 
 from bregma import metrics
 from bregma.errors import InputError
+from bregma.evaluation.element_figures import ImageElements, element_figures
 from bregma.evaluation.figures import Figure, estimates, point_figures
 from bregma.evaluation.measured import measurement_figures
 from bregma.evaluation.notes import FEW_SUBJECTS
@@ -168,7 +169,12 @@ def figures_of(run: StoredRun, common: SharedCases, settings: EvaluationSettings
         for row in run.readings
         if row.case_id in wanted
     ]
-    return point_figures(table, settings) | measurement_figures(rows, len(common.subjects), run.schema)
+    images = [
+        ImageElements(common.subjects[run.cases[case].subject], max(run.cases[case].shape), run.elements.get(case, ()))
+        for case in common.ids
+    ]
+    elements = element_figures(images, len(common.subjects), run.schema, at_size=settings.at_size)
+    return point_figures(table, settings) | elements | measurement_figures(rows, len(common.subjects), run.schema)
 
 
 def _rows(figures: Sequence[Figures], subjects: int, settings: EvaluationSettings) -> tuple[ComparisonRow, ...]:
@@ -245,6 +251,8 @@ def _notes(
         for run, title in zip(runs, titles)
         if run.settings != settings
     ]
+    if any(run.elements and _matching(run.settings) != _matching(settings) for run in runs):
+        notes.append("Elements of chains were matched by each run's own settings, which differ.")
     if subjects < FEW_SUBJECTS:
         notes.append(f"Only {subjects} subjects are shared: intervals may be too narrow, and tests have little power.")
     for index, title in enumerate(titles[1:], start=1):
@@ -255,6 +263,10 @@ def _notes(
     if tested > 1:
         notes.append(f"P-values are corrected after Holm for the {tested} tests of this table.")
     return notes
+
+
+def _matching(settings: EvaluationSettings) -> tuple[float, float | None]:
+    return settings.match_within, settings.presence_threshold
 
 
 def _includes_zero(difference: Estimate | None) -> bool:

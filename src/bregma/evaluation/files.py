@@ -7,15 +7,14 @@
     points.csv          one row a landmark of an image
     landmarks.csv       one row a landmark
     measurements.csv    one row a measurement of an image
+    elements.csv        one row an element of a chain, labelled or given; only for anatomies with a chain
 
 Numbers are written unrounded; an empty cell means that there is none.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,11 @@ from typing import Any
 import numpy as np
 
 from bregma.errors import InputError
-from bregma.files import read_json, write_json, write_text
+from bregma.evaluation.csv_tables import Row, number, read_table, write_table
+from bregma.evaluation.element_files import save_elements
+from bregma.files import read_json, write_json
 from bregma.results import CaseResult, Estimate, Evaluation
 from bregma.types import Status
-
-Cell = str | int | float | None
-Row = dict[str, Cell]
 
 CASE_COLUMNS = ("id", "subject", "height", "width", "ipe_px", "max_px", "scored", "outliers")
 POINT_COLUMNS = (
@@ -118,6 +116,8 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     write_table(root / "points.csv", POINT_COLUMNS, _point_rows(evaluation))
     write_table(root / "landmarks.csv", LANDMARK_COLUMNS, _landmark_rows(evaluation))
     write_table(root / "measurements.csv", MEASUREMENT_COLUMNS, _measurement_rows(evaluation.cases))
+    if evaluation.schema.chains:
+        save_elements(root / "elements.csv", evaluation.cases)
 
 
 def load_metrics(folder: str | Path, *, human: bool = False) -> dict[str, Estimate]:
@@ -149,49 +149,6 @@ def load_cases(folder: str | Path) -> tuple[CaseRow, ...]:
     """
     path = Path(folder) / "cases.csv"
     return tuple(_read_case(row, f"{path}, line {line}") for line, row in read_table(path, CASE_COLUMNS))
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Cell]]) -> None:
-    """Write a CSV file, all or nothing; None becomes an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and cells of each row of a CSV file.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, or has a row of another length.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot be read", where=path, got=str(error), fix="evaluate the run again") from error
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(f"lacks the column '{missing[0]}'", where=path, fix="evaluate the run again")
-    for row in reader:
-        if None in row or None in row.values():
-            raise InputError("the row has not as many cells as the header", where=f"{path}, line {reader.line_num}")
-        yield reader.line_num, row
-
-
-def number(text: str, where: str) -> float | None:
-    """Read a cell; an empty one is None.
-
-    Raises:
-        InputError: the cell holds something else than a number.
-    """
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError("a cell is not a number", where=where, got=repr(text)) from error
 
 
 def _read_case(row: Mapping[str, str], where: str) -> CaseRow:

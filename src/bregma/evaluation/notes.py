@@ -8,7 +8,7 @@ from bregma.evaluation.measured import common_unit, gap_notes, repeated_notes
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import Reading
 from bregma.results import CaseResult
-from bregma.schema import LandmarkSchema
+from bregma.schema import Chain, LandmarkSchema
 from bregma.types import Case, Prediction
 
 FEW_SUBJECTS = 20
@@ -54,7 +54,24 @@ def meaning_notes(
         notes.append("All images come from one subject, so no intervals can be given.")
     elif subjects < FEW_SUBJECTS:
         notes.append(f"The intervals rest on {subjects} subjects and may be too narrow.")
-    return [*notes, *_unit_notes(rows), *gap_notes(rows, schema), *repeated_notes(rows)]
+    chains = [note for chain in schema.chains for note in _chain_notes(chain, results)]
+    return [*notes, *chains, *_unit_notes(rows), *gap_notes(rows, schema), *repeated_notes(rows)]
+
+
+def _chain_notes(chain: Chain, results: Sequence[CaseResult]) -> list[str]:
+    """Say where elements could not be named, and where there are more than the chain has levels."""
+    given = [[e for e in r.elements if e.chain == chain.name and e.probability is not None] for r in results]
+    shown = sum(bool(found) for found in given)
+    unnamed = sum(bool(found) and all(e.given_level is None for e in found) for found in given)
+    crowded = sum(len(found) > len(chain.levels) for found in given)
+    notes = []
+    if chain.named and unnamed:
+        because = f": {chain.anchor} was not found" if chain.anchor else ""
+        notes.append(f"On {unnamed} of {shown} images no element of '{chain.name}' could be named{because}.")
+    if crowded:
+        levels = f"more elements of '{chain.name}' were given than it has levels ({len(chain.levels)})"
+        notes.append(f"On {crowded} of {shown} images {levels}; those too many count as invented.")
+    return notes
 
 
 def _unit_notes(rows: Sequence[Reading]) -> list[str]:

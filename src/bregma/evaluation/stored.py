@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,14 @@ import numpy as np
 
 from bregma.config import validate
 from bregma.errors import InputError
-from bregma.evaluation.files import (
-    MEASUREMENT_COLUMNS,
-    POINT_COLUMNS,
-    CaseRow,
-    load_cases,
-    number,
-    read_table,
-)
+from bregma.evaluation.csv_tables import number, read_table
+from bregma.evaluation.element_files import load_elements
+from bregma.evaluation.files import MEASUREMENT_COLUMNS, POINT_COLUMNS, CaseRow, load_cases
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import PointTable, Reading, extents, reference_scales
 from bregma.files import read_json
 from bregma.geometry import Array
+from bregma.results import ElementResult
 from bregma.schema import LandmarkSchema, schema_from_dict
 from bregma.types import Status
 
@@ -49,6 +45,7 @@ class StoredRun:
         cases: rows of ``cases.csv`` by case id.
         points: points by case id.
         readings: rows of ``measurements.csv``; their subjects are not numbered yet.
+        elements: rows of ``elements.csv`` by case id; empty for an anatomy without a chain.
     """
 
     name: str
@@ -57,6 +54,7 @@ class StoredRun:
     cases: dict[str, CaseRow]
     points: dict[str, CasePoints]
     readings: tuple[Reading, ...]
+    elements: Mapping[str, tuple[ElementResult, ...]] = field(default_factory=dict)
 
 
 def load_run(folder: str | Path) -> StoredRun:
@@ -78,6 +76,7 @@ def load_run(folder: str | Path) -> StoredRun:
         cases={case.id: case for case in load_cases(root)},
         points=_load_points(root / "points.csv", schema),
         readings=tuple(_load_readings(root / "measurements.csv")),
+        elements=load_elements(root / "elements.csv"),
     )
 
 
@@ -90,11 +89,13 @@ def pooled(runs: Sequence[StoredRun], name: str) -> StoredRun:
     cases: dict[str, CaseRow] = {}
     points: dict[str, CasePoints] = {}
     readings: list[Reading] = []
+    elements: dict[str, tuple[ElementResult, ...]] = {}
     for seed, run in enumerate(runs, start=1):
         cases |= {seed_case(case, seed): replace(row, id=seed_case(case, seed)) for case, row in run.cases.items()}
         points |= {seed_case(case, seed): found for case, found in run.points.items()}
         readings += [replace(row, case_id=seed_case(row.case_id, seed)) for row in run.readings]
-    return StoredRun(name, runs[0].schema, runs[0].settings, cases, points, tuple(readings))
+        elements |= {seed_case(case, seed): found for case, found in run.elements.items()}
+    return StoredRun(name, runs[0].schema, runs[0].settings, cases, points, tuple(readings), elements)
 
 
 def seed_case(case: str, seed: int) -> str:
