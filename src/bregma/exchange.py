@@ -1,10 +1,10 @@
-"""Points that cannot be told apart, such as the two ends of a diameter: their sets, and the orders they may stand in."""
+"""Points that cannot be told apart, such as the two ends of a diameter: their sets, and the orders they may be in."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,22 @@ def orders_of(count: int, sets: Sets) -> Iterator[Order]:
 
 
 def order_rounds(count: int, sets: Sets) -> Sequence[Sequence[Order]]:
-    """Return the orders to choose among: all at once or, where these are too many, those of one set after another."""
+    """Return the orders to choose among: all at once or, where these are too many, those of one set after another.
+
+    Of a set that alone has too many, the orders that differ from the one at hand by one exchange.
+    """
     if math.prod(math.factorial(len(members)) for members in sets) <= MOST_ORDERS:
         return [list(orders_of(count, sets))]
-    return [[order for order in orders_of(count, (members[:5],))] for members in sets]
+    few = [math.factorial(len(members)) <= MOST_ORDERS for members in sets]
+    return [
+        list(orders_of(count, (members,)) if small else _exchanges(count, members))
+        for members, small in zip(sets, few, strict=True)
+    ]
+
+
+def _exchanges(count: int, members: tuple[int, ...]) -> Iterator[Order]:
+    yield np.arange(count)
+    for i, j in combinations(members, 2):
+        order = np.arange(count)
+        order[[i, j]] = j, i
+        yield order

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bregma import geometry
 from bregma.codecs import Codec, Decoded
 from bregma.data.loader import Batch, SampleSource, batches
+from bregma.exchange import Sets, matching_order
 from bregma.geometry import Array
 from bregma.instances import Instance
 from bregma.types import Case, Prediction
@@ -101,11 +102,17 @@ def _placed_back(one: Instance, back: Array) -> Instance:
     return replace(one, points=geometry.apply(back, one.points), cov=geometry.apply_cov(back, one.cov))
 
 
-def radial_errors(cases: Sequence[Case], predictions: Sequence[Prediction]) -> Array:
-    """Return the distances in px of all labelled points of all cases, in one array."""
+def radial_errors(cases: Sequence[Case], predictions: Sequence[Prediction], sets: Sets = ()) -> Array:
+    """Return the distances in px of all labelled points of all cases, in one array.
+
+    Exchangeable points, whose positions ``sets`` gives, count in the order that fits best.
+    """
     errors = []
     for case, prediction in zip(cases, predictions, strict=True):
         if case.landmarks is not None:
-            away = prediction.mean - case.landmarks.points
-            errors.append(np.linalg.norm(away, axis=1)[case.landmarks.labelled])
+            labelled = case.landmarks.labelled
+            usable = np.broadcast_to(labelled, (len(labelled), len(labelled)))
+            order = matching_order(prediction.mean, case.landmarks.points, sets, usable)
+            away = prediction.mean[order] - case.landmarks.points
+            errors.append(np.linalg.norm(away, axis=1)[labelled])
     return np.concatenate(errors) if errors else np.zeros(0)

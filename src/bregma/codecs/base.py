@@ -60,8 +60,8 @@ class Target:
         peaks: ``(B, K, H, W)`` mask of the cells that hold a point; None for the highest cell of every map.
         fields: ``(B, F, H, W)`` values to be regressed, or None.
         field_cells: ``(B, F, H, W)`` mask of the cells where they are.
-        counts: ``(B, K)`` 1 for maps that count, where landmarks share maps; None for those of placed landmarks, or those
-            with a cell that the labels judge.
+        counts: ``(B, K)`` 1 for maps that count, where landmarks share maps; None for those of placed landmarks, or
+            those with a cell that the labels judge.
     """
 
     labels: Labels

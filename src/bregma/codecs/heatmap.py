@@ -70,8 +70,8 @@ class HeatmapCodecConfig(Config):
     """``shared``: the points of a set that the schema calls exchangeable share one map and are decoded together;
     ``separate``: every point has a map of its own, in the order of the labels, as if that meant something."""
     smooth_px: float = Field(default=0.0, ge=0)
-    """Standard deviation, in input pixels, of a Gaussian by which maps are smoothed before they are decoded; 0 is not at
-    all."""
+    """Standard deviation, in input pixels, of a Gaussian by which maps are smoothed before they are decoded; 0 leaves
+    them as they are."""
 
 
 class HeatmapCodec:

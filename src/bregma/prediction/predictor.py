@@ -14,6 +14,7 @@ from bregma.bundle import Bundle, PredictConfig
 from bregma.data.augment import NO_CHANGE, Geometric
 from bregma.data.loader import SampleSource
 from bregma.errors import BregmaError, BundleError
+from bregma.exchange import Order, Sets, geometric_order, matching_order, sets_of
 from bregma.hardware import autocast_dtype, detect_hardware
 from bregma.inference import memory_format, predict_source
 from bregma.schema import LandmarkSchema
@@ -61,6 +62,7 @@ class Predictor:
                 )
         self.bundles = tuple(bundles)
         self.schema = bundles[0].schema
+        self.sets = sets_of(self.schema)
         hardware = detect_hardware(self.settings[0].accelerator)
         self.device = torch.device(hardware.accelerator)
         self.dtype = autocast_dtype(hardware)
@@ -93,15 +95,15 @@ class Predictor:
         if not cases:
             return iter(())
         answers = [self._by_one(*each, cases) for each in zip(self.bundles, self.settings, strict=True)]
-        return (mixture(parts) for parts in zip(*answers, strict=True))
+        return (mixture(parts, self.sets) for parts in zip(*answers, strict=True))
 
     def _by_one(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> list[Prediction]:
         views = [list(view) for view in self._views(bundle, settings, cases)]
-        seen = [mixture(parts) for parts in zip(*views, strict=True)]
+        seen = [mixture(parts, self.sets) for parts in zip(*views, strict=True)]
         weight = bundle.shape_weight(settings.shape_weight)
         if bundle.shape_model is None or weight == 0:
             return seen
-        return [reconcile(p, bundle.shape_model, weight=weight) for p in seen]
+        return [reconcile(p, bundle.shape_model, weight=weight, sets=self.sets) for p in seen]
 
     def _views(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> Iterator[Iterator[Prediction]]:
         source = SampleSource(cases, self.schema, bundle.config.preprocess)
@@ -139,7 +141,11 @@ def test_views(config: PredictConfig, schema: LandmarkSchema, size: tuple[int, i
 
 def unflip(prediction: Prediction, schema: LandmarkSchema) -> Prediction:
     """Give landmarks seen in a mirrored image their own names back."""
-    order = list(schema.flip_permutation)
+    return reordered(prediction, np.array(schema.flip_permutation))
+
+
+def reordered(prediction: Prediction, order: Order) -> Prediction:
+    """Return a prediction whose landmark ``i`` is the one that was ``order[i]``."""
     return replace(
         prediction,
         mean=prediction.mean[order],
@@ -148,8 +154,16 @@ def unflip(prediction: Prediction, schema: LandmarkSchema) -> Prediction:
     )
 
 
-def mixture(parts: Sequence[Prediction]) -> Prediction:
-    """Return the mean and covariance of an equal mixture: the parts' own spread plus their disagreement."""
+def mixture(parts: Sequence[Prediction], sets: Sets = ()) -> Prediction:
+    """Return the mean and covariance of an equal mixture: the parts' own spread plus their disagreement.
+
+    Points that cannot be told apart, whose positions ``sets`` gives, are first put in the order of the first part, and
+    last from left to right.
+    """
+    if sets:
+        same = [reordered(part, matching_order(part.mean, parts[0].mean, sets)) for part in parts]
+        mixed = mixture(same)
+        return reordered(mixed, geometric_order(mixed.mean, sets))
     if len(parts) == 1:
         return parts[0]
     means = np.stack([part.mean for part in parts])

@@ -165,6 +165,7 @@ class _Rules:
             "model.codec.sigma_px": self.sigma,
             "model.codec.activation": self.activation,
             "model.codec.presence": self.presence,
+            "model.codec.exchangeable": self.exchangeable,
             "loss": self.loss,
             "augment.flip": self.flip,
             "train.precision": self.precision,
@@ -172,6 +173,8 @@ class _Rules:
             "train.batch_size": self.batch_size,
             "train.workers": self.workers,
         }
+        if self._codec() != "heatmap" or not self.schema.exchangeable:
+            del rules["model.codec.exchangeable"]
         if self._codec() == "coordinate":
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
         if self._codec() == "chain":
@@ -223,6 +226,10 @@ class _Rules:
         if missing:
             return True, f"{missing} landmarks are labelled as not on the image, so absence can be learned"
         return False, "no landmark is ever labelled as absent, so absence cannot be learned"
+
+    def exchangeable(self) -> tuple[str, str]:
+        sets = "; ".join(", ".join(members) for members in self.schema.exchangeable)
+        return "shared", f"nothing in an image tells the points of a set apart ({sets}), so each set has one map"
 
     def loss(self) -> tuple[list[dict[str, Any]], str]:
         if self._codec() == "coordinate":

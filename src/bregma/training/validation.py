@@ -11,6 +11,7 @@ from torch import nn
 
 from bregma.data.loader import SampleSource, batches
 from bregma.errors import ConfigError
+from bregma.exchange import sets_of
 from bregma.geometry import Array
 from bregma.inference import in_order, predictions_of, radial_errors, run_network
 from bregma.metrics import detection_rate
@@ -57,7 +58,7 @@ def validate(
         predictions += predictions_of(source, batch, objective.codec.decode(outputs, objective.shape))
         losses.append(float(objective(outputs, batch)[0]))
         weights.append(float(batch.placed.sum()))
-    errors_px = radial_errors(source.cases, predictions)
+    errors_px = radial_errors(source.cases, predictions, sets_of(objective.schema))
     if not len(errors_px):
         raise ConfigError("the validation cases carry no labels", where="split 'val'")
     return Scores(errors_px, float(np.dot(losses, weights)) / max(1.0, sum(weights)))

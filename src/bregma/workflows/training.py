@@ -12,6 +12,7 @@ from bregma.bundle import save_bundle
 from bregma.data.fingerprint import fingerprint
 from bregma.data.split import Split
 from bregma.errors import ConfigError, LabelError, RunError, SplitError
+from bregma.exchange import sets_of
 from bregma.files import atomic_path, read_json
 from bregma.hardware import is_helper
 from bregma.recipe import LoadedRecipe, Recipe, load_recipe
@@ -247,7 +248,7 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
         config=run.planned.plan.model,
         weights=trained.weights,
         provenance=about,
-        shape_model=shape_model_of(run.parts["train"]),
+        shape_model=shape_model_of(run.parts["train"], sets_of(dataset.schema)),
         predict=run.recipe.predict,
     )
     part = next((name for name in ("test", "val") if run.parts.get(name)), None)
