@@ -39,10 +39,14 @@ class Study(Config):
     title: str = ""
     source: str = ""
     """Whose comparison this repeats."""
-    arms: tuple[Arm, ...] = Field(min_length=2)
-    """The recipes; the first one is the reference."""
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    """The recipes; the first one is the reference. A cross-validation may have one alone."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Each arm is trained once a seed (``train.seed``); the split stays the same."""
+    folds: int | None = Field(default=None, ge=2)
+    """Cross-validate by subject: each arm is trained once a fold, and all images are scored together, each by the
+    network that learned from none of its subject's. Of the other subjects a tenth is for validation
+    (``split.val_share``)."""
     minutes: float | None = Field(default=None, gt=0)
     """Wall-clock budget of each training, over the recipes' own; None leaves it to them."""
     split: SplitConfig = SplitConfig()
@@ -71,6 +75,10 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Study:
+        if len(self.arms) < 2 and self.folds is None:
+            raise ValueError("there is nothing to compare: name a second arm, or `folds` to cross-validate the one")
+        if self.folds is not None and {"method", "folds", "fold"} & self.split.model_fields_set:
+            raise ValueError("`folds` divides the data; leave method, folds and fold out of `split`")
         folders = [arm.folder for arm in self.arms]
         if nameless := [arm.name for arm in self.arms if not arm.folder.strip(".-")]:
             raise ValueError(f"an arm's name becomes that of a folder, which '{nameless[0]}' cannot be")

@@ -102,7 +102,7 @@ class TestStudy:
         out = done[0].out
         page = done[0].report.read_text()
         assert "Two rates" in page
-        assert 'usual <span class="ci">reference</span>' in page
+        assert 'usual</a> <span class="ci">reference</span>' in page
         assert "Holm" in page
         with (out / "comparison.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -171,6 +171,50 @@ class TestStudy:
         assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("folds")
+    source = write(root / "s.yaml", split=None, seeds=[0], folds=3, set=[*SET, "train.epochs=2"])
+    return study(source, tiny.dataset(train=7, val=2, test=3), root / "out"), root
+
+
+class TestFolds:
+    def test_every_image_is_scored_once_by_a_network_that_did_not_learn_from_it(self, crossed: Any) -> None:
+        found, _ = crossed
+        assert not found.failures
+        tested: list[str] = []
+        for fold in range(3):
+            run = found.out / "runs" / "usual" / "seed-0" / f"fold-{fold}"
+            parts = json.loads((run / "split.json").read_text())["parts"]
+            assert len(parts["val"]) == 1
+            assert not set(parts["test"]) & {*parts["train"], *parts["val"]}
+            tested += parts["test"]
+        with (found.out / "arms" / "usual" / "seed-0" / "cases.csv").open() as file:
+            scored = [row["id"] for row in csv.DictReader(file)]
+        assert sorted(scored) == sorted(tested) == sorted(case.id for case in tiny.dataset(train=7, val=2, test=3))
+        assert found.table.comparison.cases == 12
+
+    def test_the_figures_are_those_of_the_folds_together(self, crossed: Any) -> None:
+        found, _ = crossed
+        runs = found.out / "runs" / "idle" / "seed-0"
+        each = [json.loads((runs / f"fold-{k}/evaluation/test/metrics.json").read_text())["mre_mm"] for k in range(3)]
+        whole = sum(one["value"] * one["n"] for one in each) / sum(one["n"] for one in each)
+        assert found.table.arms[1].mre.value == pytest.approx(whole)
+        page = (found.out / "study.html").read_text()
+        assert 'href="arms/usual/seed-0/report.html"' in page
+        assert "Cross-validated" in (found.out / "arms/usual/seed-0/report.html").read_text()
+
+    def test_one_arm_may_stand_alone(self, crossed: Any) -> None:
+        found, root = crossed
+        alone = write(
+            root / "one.yaml", split=None, seeds=[0], folds=3, arms=[{"name": "usual"}], set=[*SET, "train.epochs=2"]
+        )
+        again = study(alone, tiny.dataset(train=7, val=2, test=3), root / "out")
+        assert (again.table, again.failures) == (None, {})
+        assert again.report == found.out / "arms/usual/seed-0/report.html"
+        assert again.report.is_file()
+
+
 class TestSettings:
     def test_names_and_folders(self, tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text("train: {epochs: 2}\n")
@@ -183,7 +227,10 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("arms: [hand]\n", ["line 1", "arms", "at least 2"]),
+            ("arms: []\n", ["line 1", "arms", "at least 1"]),
+            ("arms: [hand]\n", ["nothing to compare", "second arm", "folds"]),
+            ("arms: [hand]\nfolds: 1\n", ["line 2", "folds", "2"]),
+            ("arms: [hand]\nfolds: 3\nsplit: {method: given}\n", ["`folds` divides the data"]),
             ("arms: hand\n", ["line 1", "arms", "should be a list"]),
             ("arms: [hand, hand]\n", ["a name of its own"]),
             ("arms: [hand, nothing]\n", ["no built-in recipe 'nothing'"]),

@@ -21,6 +21,9 @@ def study(
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Seeds of every recipe, e.g. 0,1,2.", show_default=False)
     ] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", help="Cross-validate by subject, with so many folds.", show_default=False)
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Budget of each training, in minutes.", show_default=False)
     ] = None,
@@ -51,6 +54,7 @@ def study(
             overrides=set_ or (),
             minutes=minutes,
             seeds=None if seeds is None else _numbers(seeds),
+            folds=folds,
             options=options,
             observer=observer,
             announce=observer.say,

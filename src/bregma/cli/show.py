@@ -148,6 +148,9 @@ def show_study(result: StudyResult) -> None:
     """Write the arms of a study side by side."""
     for name, why in result.failures.items():
         say(f"failed: {name}: {why}")
+    if result.table is None and result.report is not None:
+        show_facts({"report": result.report})
+        return
     if result.table is None:
         say("fewer than two recipes could be trained, so there is nothing to compare")
         return

@@ -59,9 +59,10 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """What the rows of an arm say; what its trainings cost are means over seeds."""
+    """What the rows of an arm say; what its trainings cost are means over them."""
 
     result: ArmResult
+    report: str | None
     parameters: int
     minutes: float
     trained_per_s: float
@@ -70,14 +71,28 @@ class ArmRow:
 
 
 def write_study(
-    root: Path, table: StudyTable, runs: Sequence[StudyRun], *, schema: LandmarkSchema | None = None
+    root: Path,
+    table: StudyTable,
+    runs: Sequence[StudyRun],
+    *,
+    schema: LandmarkSchema | None = None,
+    reports: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``study.html``, ``comparison.csv`` and ``curves.svg`` into a study's folder; return the page's path.
+
+    Args:
+        root: the folder.
+        table: the comparison.
+        runs: the trainings behind it.
+        schema: for the names of landmarks and measurements in words.
+        reports: arm to the report of its evaluation, within the folder.
 
     Raises:
         RunError: a file cannot be written.
     """
-    rows = [_row(arm, [run for run in runs if run.arm == arm.name]) for arm in table.arms]
+    rows = [
+        _row(arm, [run for run in runs if run.arm == arm.name], (reports or {}).get(arm.name)) for arm in table.arms
+    ]
     curves = arms_together({arm.name: _histories(runs, arm.name) for arm in table.arms})
     write_text(root / "curves.svg", curves.decode())
     _write_csv(root / "comparison.csv", table, rows)
@@ -109,11 +124,12 @@ def write_study(
     )
 
 
-def _row(arm: ArmResult, runs: Sequence[StudyRun]) -> ArmRow:
+def _row(arm: ArmResult, runs: Sequence[StudyRun], report: str | None) -> ArmRow:
     epochs = [(run.best_epoch("val_loss"), run.best_epoch("val_mre_px")) for run in runs]
     said = [f"{_or_none(loss)} / {_or_none(mre)}" for loss, mre in epochs]
     return ArmRow(
         result=arm,
+        report=report,
         parameters=runs[0].parameters,
         minutes=statistics.fmean(run.minutes for run in runs),
         trained_per_s=statistics.fmean(run.trained_per_s for run in runs),

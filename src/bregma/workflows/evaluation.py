@@ -9,11 +9,14 @@ from pathlib import Path
 from bregma.bundle import Bundle, PredictConfig, load_bundle
 from bregma.codecs import AnyCodecConfig
 from bregma.codecs.chain import ChainCodecConfig
+from bregma.codecs.slots import SlotsCodecConfig
 from bregma.errors import ConfigError, SchemaError, SplitError
 from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
+from bregma.evaluation.stored import load_run as load_stored
 from bregma.files import write_json
 from bregma.prediction.predictor import Failure, Predictor
 from bregma.report import write_comparison_html, write_predictions, write_report
+from bregma.report.tables import iter_predictions
 from bregma.results import ComparisonTable, Evaluation
 from bregma.training.history import read_history
 from bregma.types import Case, Dataset, Prediction
@@ -105,6 +108,39 @@ def evaluate_bundle(
     return evaluation
 
 
+def evaluate_folds(folds: Sequence[Path], dataset: Dataset, *, out: Path, name: str) -> Evaluation:
+    """Score the predictions of all folds of a cross-validation as one evaluation, with its report.
+
+    Args:
+        folds: folders of the folds' evaluations, each of the images that its network did not learn from.
+        dataset: the labelled images.
+        out: the folder to write to, anew.
+        name: heading.
+
+    Raises:
+        InputError: an evaluation is not as written.
+    """
+    runs = [load_stored(fold) for fold in folds]
+    ids = {case for run in runs for case in run.cases}
+    predictions = [prediction for fold in folds for prediction in iter_predictions(fold / "predictions.jsonl")]
+    cases = tuple(case for case in dataset if case.id in ids)
+    evaluation = evaluate_predictions(dataset.schema, cases, predictions, runs[0].settings, name=name)
+    evaluation = replace(
+        evaluation,
+        notes=(
+            f"Cross-validated: each image was predicted by the one of {len(folds)} networks that learned from no image "
+            "of its subject.",
+            *dataset.problems,
+            *evaluation.notes,
+        ),
+    )
+    save_evaluation(evaluation, out)
+    write_predictions(out / "predictions.jsonl", predictions, schema=dataset.schema)
+    write_json(out / "schema.json", dataset.schema.to_dict())
+    write_report(out / "report.html", evaluation)
+    return evaluation
+
+
 def compare(
     runs: Sequence[str | Path],
     *,
@@ -146,7 +182,7 @@ def with_presence(settings: EvaluationSettings, bundle: Bundle) -> EvaluationSet
 
 
 def _knows_absence(codec: AnyCodecConfig) -> bool:
-    return isinstance(codec, ChainCodecConfig) or codec.presence
+    return isinstance(codec, ChainCodecConfig | SlotsCodecConfig) or codec.presence
 
 
 def check_schema(bundle: Bundle, cases: Sequence[Case]) -> None:

@@ -1,4 +1,4 @@
-"""``study``: recipes trained over one dataset and one split, several seeds each, and compared once."""
+"""``study``: recipes trained over one dataset and one split or its folds, several seeds each, and compared once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from bregma.bundle import PredictConfig, load_bundle
 from bregma.config import laid_over, validate
+from bregma.data.split import Split
 from bregma.errors import BregmaError, ConfigError, RunError, SplitError
 from bregma.evaluation.stored import StoredRun, load_run
 from bregma.evaluation.study import compare_arms
@@ -23,6 +24,7 @@ from bregma.study_settings import Arm, Study, load_study
 from bregma.training.history import read_history
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
+from bregma.workflows.evaluation import evaluate_folds
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.run_folder import RunFolder, check_same_data
 from bregma.workflows.track import Track, untracked
@@ -32,6 +34,32 @@ log = logging.getLogger(__name__)
 
 _TIMED_IMAGES = 16
 
+_VAL_SHARE = 0.1
+"""Of the subjects that a fold learns from: few, because they are lost to training; they only choose the weights."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a study.
+
+    Attributes:
+        arm: what is trained.
+        seed: of the training.
+        fold: which fold is held out, from 0; None without cross-validation.
+    """
+
+    arm: Arm
+    seed: int
+    fold: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
+
+    def folder(self, root: Path) -> Path:
+        """Return where the study at ``root`` keeps it."""
+        seed = root / "runs" / self.arm.folder / f"seed-{self.seed}"
+        return seed if self.fold is None else seed / f"fold-{self.fold}"
+
 
 @dataclass(frozen=True)
 class StudyResult:
@@ -39,7 +67,8 @@ class StudyResult:
 
     Attributes:
         out: its folder.
-        report: the HTML page, or None where fewer than two arms could be trained.
+        report: the page that compares the arms, or that of a single cross-validated one; None where too few could be
+            trained.
         table: the comparison behind it, or None.
         failures: run to what went wrong with it.
     """
@@ -67,6 +96,7 @@ def study(
     overrides: Sequence[str] = (),
     minutes: float | None = None,
     seeds: Sequence[int] | None = None,
+    folds: int | None = None,
     options: DataOptions | None = None,
     observer: Observer | None = None,
     announce: Callable[[str], None] = log.info,
@@ -79,10 +109,12 @@ def study(
     Args:
         source: name of a shipped study, or a YAML file.
         data: a labelled dataset, or its folder or label file.
-        out: the folder of the study: ``runs/ARM/seed-N/``, ``study.json``, ``study.html`` and ``comparison.csv``.
+        out: the folder of the study: ``runs/ARM/seed-N/``, ``study.json``, ``study.html`` and ``comparison.csv``; with
+            folds ``runs/ARM/seed-N/fold-K/``, and ``arms/ARM/seed-N/`` with the evaluation over all of them.
         overrides: single settings of the study, ``a.b=value``.
         minutes: wall-clock budget of each training, over the study's.
         seeds: over the study's.
+        folds: cross-validate with so many, over the study's.
         options: how to read ``data``.
         observer: hears of each training's progress.
         announce: is told which training begins.
@@ -95,56 +127,62 @@ def study(
     changes = [*overrides]
     changes += [] if minutes is None else [f"minutes={minutes}"]
     changes += [] if seeds is None else [f"seeds={list(seeds)}"]
+    changes += [] if folds is None else [f"folds={folds}"]
     plan = load_study(source, changes)
-    recipes = {(arm.name, seed): recipe_of(plan, arm, seed) for arm in plan.arms for seed in plan.seeds}
+    recipes = {trial: recipe_of(plan, trial) for trial in trials_of(plan)}
     dataset = load_data(data, options)
-    _check_fit(plan, list(recipes.values()), dataset)
+    _check_fit(plan, recipes, dataset)
     root = Path(out)
-    failures: dict[str, str] = {}
-    for number, (arm, seed) in enumerate(((a, s) for a in plan.arms for s in plan.seeds), start=1):
-        announce(f"{number} of {len(recipes)}: {arm.name}, seed {seed}")
+    failures: dict[Trial, str] = {}
+    for number, (trial, loaded) in enumerate(recipes.items(), start=1):
+        announce(f"{number} of {len(recipes)}: {trial}")
         try:
-            _train_once(dataset, run_folder(root, arm, seed), recipes[arm.name, seed], observer, track)
+            _train_once(dataset, trial.folder(root), loaded, observer, track)
         except BregmaError as error:
             announce(f"failed: {error}")
-            failures[f"{arm.name}, seed {seed}"] = str(error)
+            failures[trial] = str(error)
     table = _compare(plan, dataset, root, failures)
-    report = None if table is None else root / "study.html"
-    return StudyResult(root, report, table, failures)
+    return StudyResult(root, _page(plan, root, table, failures), table, {str(t): why for t, why in failures.items()})
 
 
-def recipe_of(study: Study, arm: Arm, seed: int) -> LoadedRecipe:
-    """Return an arm's recipe with what the study fixes for all arms."""
-    loaded = load_recipe(arm.recipe, (*study.set, *arm.set))
-    fixed: dict[str, Any] = {"train": {"seed": seed}}
+def trials_of(study: Study) -> tuple[Trial, ...]:
+    """Return every training of a study, arm by arm."""
+    folds = (None,) if study.folds is None else range(study.folds)
+    return tuple(Trial(arm, seed, fold) for arm in study.arms for seed in study.seeds for fold in folds)
+
+
+def recipe_of(study: Study, trial: Trial) -> LoadedRecipe:
+    """Return a training's recipe with what the study fixes for all."""
+    loaded = load_recipe(trial.arm.recipe, (*study.set, *trial.arm.set))
+    fixed: dict[str, Any] = {"train": {"seed": trial.seed}}
     fixed |= {name: getattr(study, name).to_dict() for name in ("split", "evaluate") if name in study.model_fields_set}
     fixed |= {} if study.minutes is None else {"minutes": study.minutes}
+    if trial.fold is not None:
+        folded = {"method": "kfold", "folds": study.folds, "fold": trial.fold}
+        fixed["split"] = {"val_share": _VAL_SHARE, **study.split.model_dump(exclude_unset=True), **folded}
     data = laid_over(loaded.recipe.model_dump(mode="json", exclude_unset=True), fixed)
     return replace(loaded, recipe=validate(Recipe, data, where=loaded.where, lines=loaded.lines))
 
 
-def run_folder(root: Path, arm: Arm, seed: int) -> Path:
-    """Return where a study keeps one training."""
-    return root / "runs" / arm.folder / f"seed-{seed}"
-
-
-def _check_fit(study: Study, recipes: Sequence[LoadedRecipe], dataset: Dataset) -> None:
+def _check_fit(study: Study, recipes: Mapping[Trial, LoadedRecipe], dataset: Dataset) -> None:
     """Refuse before any training what would leave nothing to compare at the end."""
-    splits = [loaded.recipe.split.apply(dataset) for loaded in recipes]
-    for loaded, split in zip(recipes, splits):
-        if split.parts != splits[0].parts:
+    firsts: dict[int | None, Split] = {}
+    for trial, loaded in recipes.items():
+        split = loaded.recipe.split.apply(dataset)
+        if split.parts != firsts.setdefault(trial.fold, split).parts:
             raise ConfigError(
                 "the recipes of the study divide the data differently",
                 where=loaded.where,
                 expected="the same subjects in every part",
                 fix="give the study a `split` of its own",
             )
-    if not {"test", "val"} & splits[0].parts.keys():
+    parts = next(iter(firsts.values())).parts
+    if not {"test", "val"} & parts.keys():
         raise SplitError(
             "there are no images to compare the recipes on",
             where=dataset.name,
             expected="a part called 'test' or 'val'",
-            got=", ".join(splits[0].parts),
+            got=", ".join(parts),
         )
     known = sorted({name for case in dataset for name in case.tags})
     for tag in study.tags:
@@ -170,28 +208,62 @@ def _finished(run: RunFolder) -> bool:
     return run.exists() and any((run.evaluation(part) / "metrics.json").is_file() for part in ("test", "val"))
 
 
-def _compare(study: Study, dataset: Dataset, root: Path, failures: Mapping[str, str]) -> StudyTable | None:
+def _compare(study: Study, dataset: Dataset, root: Path, failures: Mapping[Trial, str]) -> StudyTable | None:
     arms: dict[str, list[StoredRun]] = {}
     runs: list[StudyRun] = []
+    trials = trials_of(study)
     for arm in study.arms:
-        folders = [run_folder(root, arm, seed) for seed in study.seeds]
-        if any(f"{arm.name}, seed {seed}" in failures for seed in study.seeds):
+        own = [trial for trial in trials if trial.arm == arm]
+        if any(trial in failures for trial in own):
             continue
-        arms[arm.name] = [load_run(_evaluation(RunFolder(folder))) for folder in folders]
-        runs += [_facts(arm, root, seed, dataset) for seed in study.seeds]
+        arms[arm.name] = [load_run(_scored(study, dataset, root, arm, seed)) for seed in study.seeds]
+        runs += [_facts(trial, root, dataset) for trial in own]
     if len(arms) < 2:
         return None
     table = compare_arms(
         arms, title=study.title or root.name, settings=study.evaluate, tiers=study.tiers, tags=study.tags
     )
-    notes = [f"{name} could not be trained: {why}" for name, why in failures.items()]
+    notes = [f"{trial} could not be trained: {why}" for trial, why in failures.items()]
     if table.arms[0].name != study.arms[0].name:
         notes.append(f"The reference is {table.arms[0].name}, because {study.arms[0].name} could not be trained.")
-    notes += _chosen_notes([run_folder(root, arm, study.seeds[0]) for arm in study.arms if arm.name in arms])
+    notes += _chosen_notes([trial.folder(root) for trial in trials if trial.arm.name in arms])
     table = replace(table, notes=(*notes, *table.notes))
     write_json(root / "study.json", {**table.to_dict(), "runs": [run.to_dict() for run in runs]})
-    write_study(root, table, runs, schema=dataset.schema)
+    write_study(root, table, runs, schema=dataset.schema, reports=_reports(study, root))
     return table
+
+
+def _page(study: Study, root: Path, table: StudyTable | None, failures: Mapping[Trial, str]) -> Path | None:
+    if table is not None:
+        return root / "study.html"
+    alone = study.arms[0]
+    return None if len(study.arms) > 1 or failures else _whole(root, alone, study.seeds[0]) / "report.html"
+
+
+def _reports(study: Study, root: Path) -> dict[str, str]:
+    """Return, for each arm, where its report lies within the study's folder, if one shows all of its images once."""
+    seed = study.seeds[0]
+    folders = {
+        arm.name: Trial(arm, seed).folder(root) if study.folds is None else _whole(root, arm, seed)
+        for arm in study.arms
+    }
+    return {name: (folder / "report.html").relative_to(root).as_posix() for name, folder in folders.items()}
+
+
+def _whole(root: Path, arm: Arm, seed: int) -> Path:
+    """Return where a study keeps the evaluation of an arm over all folds."""
+    return root / "arms" / arm.folder / f"seed-{seed}"
+
+
+def _scored(study: Study, dataset: Dataset, root: Path, arm: Arm, seed: int) -> Path:
+    """Return the folder of the evaluation of an arm under one seed, made of those of its folds where there are any."""
+    folders = [trial.folder(root) for trial in trials_of(study) if trial.arm == arm and trial.seed == seed]
+    if study.folds is None:
+        return _evaluation(RunFolder(folders[0]))
+    whole = _whole(root, arm, seed)
+    name = f"{arm.name}, {dataset.name}, {study.folds}-fold cross-validation"
+    evaluate_folds([_evaluation(RunFolder(folder)) for folder in folders], dataset, out=whole, name=name)
+    return whole
 
 
 def _chosen_notes(folders: Sequence[Path]) -> list[str]:
@@ -212,14 +284,14 @@ def _evaluation(run: RunFolder) -> Path:
     raise RunError("has not been evaluated", where=run.root, fix="remove it and run the study again")
 
 
-def _facts(arm: Arm, root: Path, seed: int, dataset: Dataset) -> StudyRun:
-    run = RunFolder(run_folder(root, arm, seed))
+def _facts(trial: Trial, root: Path, dataset: Dataset) -> StudyRun:
+    run = RunFolder(trial.folder(root))
     training = load_bundle(run.bundle).provenance.get("training", {})
     seconds, images = float(training.get("seconds", 0.0)), int(training.get("images", 0))
     parameters, predicted = _measured(run, _evaluation(run).name, dataset)
     return StudyRun(
-        arm=arm.name,
-        seed=seed,
+        arm=trial.arm.name,
+        seed=trial.seed,
         folder=run.root.relative_to(root).as_posix(),
         parameters=parameters,
         minutes=seconds / 60,
