@@ -64,6 +64,10 @@ class PredictConfig(Config):
     its covariances in full. None is 0.002 where the bundle has a shape model: enough to call back a point that
     contradicts all the others, too little to move one that was seen clearly. More is for steady shapes on unclear
     images; it pulls what is out of the ordinary towards the ordinary."""
+    pair_weight: float = Field(default=1.0, ge=0)
+    """How much the shapes seen in training count, against what the maps show, where the points of sets that cannot be
+    told apart are chosen among the peaks of their maps, all sets together; 0 takes the strongest peaks of each. Without
+    a shape model it does nothing."""
     batch_size: int = Field(default=8, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations, product
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 from bregma.geometry import Array
 from bregma.schema import LandmarkSchema
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Sets = tuple[tuple[int, ...], ...]
 Order = NDArray[np.int_]
 
+_DOUBT = 0.125
 MOST_ORDERS = 200
 """Beyond so many orders of all sets together, one set after the other is put in its best order."""
 
@@ -22,6 +27,18 @@ MOST_ORDERS = 200
 def sets_of(schema: LandmarkSchema) -> Sets:
     """Return the positions of each exchangeable set's members, in schema order."""
     return tuple(tuple(sorted(schema.index(name) for name in members)) for members in schema.exchangeable)
+
+
+Share = TypeVar("Share", Array, "Tensor")
+
+
+def presence_of_share(share: Share) -> Share:
+    """Return how likely a member of a set is there at all, given its mass over an equal share of it, both in 0..1.
+
+    A peak with a tenth of what would be its share is as likely none as one; nothing but the order of such figures is
+    known before they are calibrated.
+    """
+    return (1 + _DOUBT) * share / (share + _DOUBT)
 
 
 def geometric_order(points: Array, sets: Sets) -> Order:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bregma import geometry
 from bregma.codecs import Codec, Decoded
+from bregma.codecs.base import Candidates
 from bregma.data.loader import Batch, SampleSource, batches
 from bregma.exchange import Sets, matching_order
 from bregma.geometry import Array
@@ -48,6 +49,29 @@ def run_network(
     return {name: value.float() for name, value in outputs.items()}
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the points of an exchangeable set may be on the original image, those with most mass first.
+
+    Attributes:
+        members: positions of the set's n landmarks.
+        mean: ``(C, 2)`` in pixels.
+        cov: ``(C, 2, 2)`` in px².
+        mass: ``(C,)`` share of the map's mass; 0 where there is no such place.
+        presence: ``(n,)`` learned probability that there are at least 1, 2, … n of them; None where their mass tells.
+    """
+
+    members: tuple[int, ...]
+    mean: Array
+    cov: Array
+    mass: Array
+    presence: Array | None = None
+
+
+Chooser = Callable[[Prediction, Sequence[Places]], Prediction]
+"""Chooses among the places of all sets of an image, given what the codec chose for each set alone."""
+
+
 def predict_source(
     network: nn.Module,
     codec: Codec,
@@ -58,22 +82,35 @@ def predict_source(
     batch_size: int = 8,
     workers: int = 1,
     model: str = "",
+    choose: Chooser | None = None,
 ) -> Iterator[Prediction]:
     """Yield one prediction a case, in order."""
     order = in_order(len(source), batch_size)
     for batch in batches(source, order, workers=workers):
         decoded = forward(network, codec, batch.images, device=device, dtype=dtype)
-        yield from predictions_of(source, batch, decoded, model)
+        yield from predictions_of(source, batch, decoded, model, choose)
 
 
-def predictions_of(source: SampleSource, batch: Batch, decoded: Decoded, model: str = "") -> Iterator[Prediction]:
+def predictions_of(
+    source: SampleSource, batch: Batch, decoded: Decoded, model: str = "", choose: Chooser | None = None
+) -> Iterator[Prediction]:
     """Yield the predictions of one batch of a source."""
     # Doubles are made on the CPU, because some accelerators have none.
     mean, cov, presence = (t.cpu().double().numpy() for t in (decoded.mean_in, decoded.cov_in, decoded.presence))
     for row, index in enumerate(batch.indices):
         found = None if decoded.instances is None else decoded.instances[row]
         matrix = batch.matrices[row]
-        yield to_original(source.cases[index], matrix, mean[row], cov[row], presence[row], model, found)
+        prediction = to_original(source.cases[index], matrix, mean[row], cov[row], presence[row], model, found)
+        if choose is not None and decoded.candidates:
+            prediction = choose(prediction, [_places(one, row, matrix) for one in decoded.candidates])
+        yield prediction
+
+
+def _places(candidates: Candidates, row: int, matrix: Array) -> Places:
+    back = geometry.invert(matrix)
+    mean, cov, mass = (t[row].cpu().double().numpy() for t in (candidates.mean_in, candidates.cov_in, candidates.mass))
+    learned = None if candidates.presence is None else candidates.presence[row].cpu().double().numpy()
+    return Places(candidates.members, geometry.apply(back, mean), geometry.apply_cov(back, cov), mass, learned)
 
 
 def to_original(

@@ -83,12 +83,14 @@ class Candidates:
         mean_in: ``(B, C, 2)`` in input pixels; anywhere where there is no such peak.
         cov_in: ``(B, C, 2, 2)`` in input px².
         mass: ``(B, C)`` share of the map's mass; 0 where there is no such peak.
+        presence: ``(B, n)`` learned probability that there are at least 1, 2, … n of them; None where their mass tells.
     """
 
     members: tuple[int, ...]
     mean_in: Tensor
     cov_in: Tensor
     mass: Tensor
+    presence: Tensor | None = None
 
 
 @dataclass(frozen=True)

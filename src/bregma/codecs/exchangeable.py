@@ -21,7 +21,7 @@ from torch.nn import functional
 from bregma.codecs.base import Candidates
 from bregma.codecs.cells import moments, window
 from bregma.errors import ConfigError
-from bregma.exchange import sets_of
+from bregma.exchange import presence_of_share, sets_of
 from bregma.schema import LandmarkSchema
 
 SADDLE = 0.85
@@ -272,17 +272,11 @@ class Placed:
         if presence is not None:
             self.presence[:, index] = presence
 
-    def choose(self, candidates: Candidates, learned: Tensor | None = None) -> None:
-        """Set the members of a set to the candidates with most mass, from left to right.
-
-        Args:
-            candidates: those with most mass first.
-            learned: ``(B, n)`` probability that there are at least 1, 2, … of them; None takes the share of each in
-                their mass, 1 where it is an equal one or more.
-        """
+    def choose(self, candidates: Candidates) -> None:
+        """Set the members of a set to the candidates with most mass, from left to right."""
         count = len(candidates.members)
         mean, cov, mass = candidates.mean_in[:, :count], candidates.cov_in[:, :count], candidates.mass[:, :count]
-        presence = share_of(mass) if learned is None else learned
+        presence = presence_by_mass(mass) if candidates.presence is None else candidates.presence
         order = from_left(mean)
         self.put(
             candidates.members,
@@ -292,10 +286,14 @@ class Placed:
         )
 
 
-def share_of(mass_Bn: Tensor) -> Tensor:
-    """Return how far members are there at all, ``(B, n)`` in 0..1: their mass over an equal share of it."""
+def presence_by_mass(mass_Bn: Tensor) -> Tensor:
+    """Return how likely members are there at all, ``(B, n)`` in 0..1, from their share of the members' mass.
+
+    1 for an equal share or more, one half for a tenth of it (:func:`~bregma.exchange.presence_of_share`), 0 for none.
+    """
     equal = mass_Bn.mean(1, keepdim=True)
-    return torch.where(equal > 0, mass_Bn / equal.clamp(min=1e-30), 0.0).clamp(max=1.0)
+    share = torch.where(equal > 0, mass_Bn / equal.clamp(min=1e-30), 0.0).clamp(max=1.0)
+    return presence_of_share(share)
 
 
 def from_left(points_Bn2: Tensor) -> Tensor:

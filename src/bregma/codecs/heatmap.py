@@ -219,14 +219,14 @@ class HeatmapCodec:
         if singles:
             own = p[:, singles]
             found.put([n for _, n in self.sharing.singles], *self._read(own, heights[:, singles], argmax(own)))
-        learned = presence_of(outputs, found.mean) if "presence" in outputs else None
-        if learned is not None:
-            found.presence.copy_(learned)
+        learned = presence_of(outputs, found.mean)
+        found.presence.copy_(learned)
         candidates = []
         for k, members in self.sharing.sets:
             own_spread = None if spread is None else spread[:, members[0]]
             one = self._candidates(p[:, k], heights[:, k], members, shape, own_spread)
-            found.choose(one, None if learned is None else learned[:, list(members)])
+            one = replace(one, presence=learned[:, list(members)] if self.config.presence else None)
+            found.choose(one)
             candidates.append(one)
         return Decoded(found.mean, found.cov, found.presence, candidates=tuple(candidates))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from bregma.data.loader import SampleSource
 from bregma.errors import BregmaError, BundleError
 from bregma.exchange import Order, Sets, geometric_order, matching_order, sets_of
 from bregma.hardware import autocast_dtype, detect_hardware
-from bregma.inference import memory_format, predict_source
+from bregma.inference import Chooser, memory_format, predict_source
+from bregma.prediction.pairing import choose_together
 from bregma.schema import LandmarkSchema
 from bregma.shape_model import reconcile
 from bregma.types import ArrayImage, Case, Prediction
@@ -116,8 +118,16 @@ class Predictor:
                 dtype=self.dtype,
                 batch_size=settings.batch_size,
                 model="+".join(b.name for b in self.bundles),
+                choose=_chooser(bundle, settings),
             )
             yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions
+
+
+def _chooser(bundle: Bundle, settings: PredictConfig) -> Chooser | None:
+    """Return how peaks of exchangeable points are chosen together; None leaves each set to itself."""
+    if bundle.shape_model is None or settings.pair_weight == 0:
+        return None
+    return functools.partial(choose_together, model=bundle.shape_model, weight=settings.pair_weight)
 
 
 def _read(case: Case) -> Case | Failure:
