@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bregma.datasets import read_dataset
-from bregma.datasets.vertebrae import faces_left, in_order, is_sacral
+from bregma.datasets.vertebrae import canonical, faces_left, in_order, is_sacral
 from bregma.errors import ConfigError, LabelError
 from bregma.schema import load_schema
 from bregma.types import Status
@@ -51,6 +51,33 @@ def test_a_single_vertebra_stands_upright() -> None:
 def test_points_that_form_no_body_are_refused(points: list[list[float]]) -> None:
     with pytest.raises(LabelError, match="do not form the corners of a vertebra"):
         in_order([np.array(points, dtype=float)])
+
+
+class TestCanonical:
+    """Named vertebrae whose rows or corners came in the wrong order."""
+
+    def test_rows_and_corners_are_put_in_order(self) -> None:
+        spine = np.array(_spine()[:6])
+        np.testing.assert_array_equal(canonical(spine), spine)
+        rotated = np.roll(spine, -1, axis=0)  # the uppermost one comes last
+        rotated[2] = rotated[2][[2, 3, 0, 1]]  # upside down
+        rotated[3] = rotated[3][[2, 1, 0, 3]]  # the left corners exchanged
+        np.testing.assert_array_equal(canonical(rotated), spine)
+
+    def test_a_vertebra_marked_twice_leaves_everything_as_it_came(self) -> None:
+        spine = np.array(_spine()[:6])
+        twice = np.roll(np.concatenate([spine, spine[5:] + 2]), -1, axis=0)
+        np.testing.assert_array_equal(canonical(twice), twice)
+
+    def test_corners_that_form_no_body_stay_and_the_others_do_not(self) -> None:
+        spine = np.array(_spine()[:6])
+        spine[4, 3] = spine[4, :3].mean(axis=0)
+        found = canonical(np.concatenate([spine[:1][:, [3, 2, 1, 0]], spine[1:]]))
+        np.testing.assert_array_equal(found, spine)
+
+    def test_one_vertebra(self) -> None:
+        (body,) = canonical(np.array([_box((50, 50), 20)[[2, 3, 0, 1]]]))
+        np.testing.assert_array_equal(body, _box((50, 50), 20))
 
 
 def test_sacrum_and_side() -> None:
@@ -159,6 +186,12 @@ class TestBuu:
         assert case.landmarks.status.tolist() == [Status.UNLABELLED] * 4 + [Status.VISIBLE] * 22
         expected = np.concatenate([plate if facing == "left" else plate[::-1] for plate in plates])
         np.testing.assert_allclose(case.landmarks.points[4:], expected, atol=1e-9)
+
+    def test_rows_from_below(self, tmp_path: Path, make_image) -> None:
+        plates = self._plates("left")
+        rows = [",".join(map(str, [*plate.ravel(), 0])) for plate in [*plates[9::-1], plates[10]]]
+        case = read_dataset(self._write(tmp_path, make_image, "LA", rows)).cases[0]
+        np.testing.assert_allclose(case.landmarks.points[4:], np.concatenate(plates), atol=1e-9)
 
     def test_ap_and_a_header(self, tmp_path: Path, make_image) -> None:
         rows = ["x1,y1,x2,y2,label", *(f"100,{20 * i},130,{20 * i + 1},0" for i in range(10))]

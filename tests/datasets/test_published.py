@@ -165,6 +165,19 @@ class TestSpineAp:
         assert subject_of("sunhl-1th-22-Nov-2016-142 A AP (2)") == "sunhl-1th-142"
         assert subject_of("sunhl-1th-20-Jul-2016-coronal1") == "sunhl-1th-20-Jul-2016-coronal1"
 
+    def test_a_first_vertebra_that_is_listed_last_is_put_first(self, tmp_path: Path, make_image) -> None:
+        root = self._root(tmp_path, make_image, ["a.jpg", "b.jpg"])
+        # In px: T1 is 20 x 3 at (80, 5), and each next one 5 px below; the image is 200 x 100.
+        corners = np.array([[[80, y], [100, y], [80, y + 3], [100, y + 3]] for y in range(5, 90, 5)]) / [200, 100]
+        rows = [np.roll(corners, -1, axis=0).reshape(-1, 2), corners.reshape(-1, 2)]
+        text = "\n".join(",".join(map(str, row.T.ravel())) for row in rows)
+        (root / "labels" / "training" / "landmarks.csv").write_text(text)
+        first, second = read_dataset(root)
+        np.testing.assert_allclose(first.landmarks.points, second.landmarks.points, atol=1e-9)
+        assert first.landmarks.points[0] == pytest.approx([80, 5])
+        assert dict(first.tags) == {"reordered": True}
+        assert dict(second.tags) == {}
+
     def test_files_of_different_lengths_are_refused(self, tmp_path: Path, make_image) -> None:
         root = self._root(tmp_path, make_image, ["a.jpg", "b.jpg"])
         (root / "labels" / "training" / "angles.csv").write_text("1,2,3\n")
@@ -255,6 +268,12 @@ class TestRealData:
             errors.append(abs(np.ptp(slopes) - case.targets["cobb_main_deg"]))
         assert np.median(errors) < 0.05
         assert np.percentile(errors, 90) < 0.1
+
+    def test_spines_are_in_order_but_for_those_with_a_vertebra_marked_twice(self, data_root: Path) -> None:
+        dataset = read_dataset(data_root / "spine_ap_xray")
+        heights = [c.landmarks.points.reshape(17, 4, 2)[:, :, 1].mean(axis=1) for c in dataset]
+        assert sum((np.diff(y) < 0).any() for y in heights) == 6
+        assert sum("reordered" in c.tags for c in dataset) == 20
 
     def test_corners_run_left_to_right_and_top_to_bottom(self, data_root: Path) -> None:
         corners = np.stack([c.landmarks.points.reshape(17, 4, 2) for c in read_dataset(data_root / "spine_ap_xray")])

@@ -19,7 +19,7 @@ import numpy as np
 
 from bregma.datasets.records import ImageFolder, Record, assemble
 from bregma.datasets.tables import Row, points_from, read_rows
-from bregma.datasets.vertebrae import faces_left
+from bregma.datasets.vertebrae import canonical, faces_left
 from bregma.errors import ConfigError, LabelError
 from bregma.geometry import Array
 from bregma.schema import LandmarkSchema, load_schema
@@ -122,6 +122,8 @@ def _left_first(plate: Array) -> Array:
 
 
 def _marks(plates: Sequence[Array], view: str, schema: LandmarkSchema) -> LandmarkSet:
+    bodies = canonical(np.concatenate(plates[: 2 * len(_LEVELS)]).reshape(-1, 4, 2)).reshape(-1, 2, 2)
+    plates = [*bodies, *plates[2 * len(_LEVELS) :]]
     if view == "LA" and faces_left(plates[-1][0], plates[-1][1]) is False:
         plates = [plate[::-1] for plate in plates]
     ends = _ENDS[view]

@@ -7,20 +7,25 @@ three Cobb angles in degrees: the largest of the whole spine, then the one above
 
 Names are ``sunhl-1th-<date>-<number> <letter> AP.jpg``. Letters go on where a number recurs on a later date, and no
 number has one letter twice, so that the number stands for the person, over all dates.
+
+Some published rows have the uppermost vertebra last, or corners upside down. Vertebrae and corners are therefore put
+into the order of the spine; a case whose order was changed has the tag ``reordered``.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bregma.datasets.records import ImageFolder, Record, assemble, image_stem, with_splits
 from bregma.datasets.tables import Row, parse_number, read_rows, refuse_duplicates
+from bregma.datasets.vertebrae import canonical
 from bregma.errors import LabelError
 from bregma.schema import LandmarkSchema, load_schema
-from bregma.types import Dataset, LandmarkSet
+from bregma.types import Case, Dataset, LandmarkSet
 
 LICENSE = "Research use, under the terms of SpineWeb."
 CITATION = (
@@ -66,6 +71,7 @@ def read(
         license=LICENSE,
         citation=CITATION,
     )
+    dataset = replace(dataset, cases=tuple(map(_in_order, dataset)))
     if len(splits) < 2:
         return dataset
     return with_splits(dataset, {record.id: split for split in splits for record in records[split]})
@@ -75,6 +81,16 @@ def subject_of(name: str) -> str:
     """Return the person that an image's name stands for; images with other names are a person each."""
     match = _NAME.fullmatch(name)
     return f"{match['source']}-{match['number']}" if match else name
+
+
+def _in_order(case: Case) -> Case:
+    if case.landmarks is None:
+        return case
+    # In pixels: in fractions of width and height the angles of vertebrae would be distorted.
+    points = canonical(case.landmarks.points.reshape(-1, 4, 2)).reshape(-1, 2)
+    if np.array_equal(points, case.landmarks.points):
+        return case
+    return replace(case, landmarks=LandmarkSet(points, case.landmarks.status), tags={**case.tags, "reordered": True})
 
 
 def _records(folder: Path, split: str, schema: LandmarkSchema) -> list[Record]:

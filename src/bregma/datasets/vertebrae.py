@@ -1,4 +1,4 @@
-"""Corners of vertebrae on lateral images put into anatomical order by geometry alone."""
+"""Vertebrae and their corners put into anatomical order by geometry alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from bregma.geometry import Array
 
 SACRAL_TAPER = 0.8
 """Lower over upper endplate length below which a body is taken for S1: about 1 at L5, about 2/3 at S1."""
+LEAST_STEP = 1 / 3
+"""Distance of neighbours, in median distances of that spine, below which two vertebrae lie on one another: the upper
+thoracic ones, which are the smallest, come to about one half."""
 CLEAR_SLOPE_DEG = 10.0
 """Slope of the lumbosacral endplate from which the side that faces forward is clear; a sacral slope is about 40°."""
 
@@ -30,9 +33,22 @@ def in_order(quads: Sequence[Array]) -> list[Array]:
     """
     ordered = sorted(quads, key=lambda quad: float(quad[:, 1].mean()))
     centres = np.array([quad.mean(axis=0) for quad in ordered])
-    # The local direction of the spine, from the neighbours; a single vertebra is taken to stand upright.
-    tangents = np.gradient(centres, axis=0) if len(centres) > 1 else np.array([[0.0, 1.0]])
-    return [_corners(quad, tangent) for quad, tangent in zip(ordered, tangents)]
+    return [_corners(quad, tangent) for quad, tangent in zip(ordered, _tangents(centres))]
+
+
+def canonical(quads: Array) -> Array:
+    """Return named vertebrae ``(L, 4, 2)`` with their corners in the order of the spine, whatever the file's order is.
+
+    The names are given to vertebrae from above downwards, and to corners as in :func:`in_order`. Where two vertebrae
+    lie on one another, as when one was marked twice, it cannot be told which is which, and all of them keep the order
+    in which they came; so do four points that are not the corners of a body.
+    """
+    order = np.argsort(quads[:, :, 1].mean(axis=1), kind="stable")
+    centres = quads[order].mean(axis=1)
+    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    if len(steps) and steps.min() < LEAST_STEP * np.median(steps):
+        return quads
+    return np.array([_if_body(quad, tangent) for quad, tangent in zip(quads[order], _tangents(centres))])
 
 
 def is_sacral(quad: Array) -> bool:
@@ -48,6 +64,18 @@ def faces_left(left: Array, right: Array) -> bool | None:
     """
     slope = math.degrees(math.atan2(left[1] - right[1], abs(right[0] - left[0])))
     return None if abs(slope) < CLEAR_SLOPE_DEG else slope > 0
+
+
+def _tangents(centres: Array) -> Array:
+    """Return the spine's direction at each vertebra, from its neighbours; a single one is taken to stand upright."""
+    return np.asarray(np.gradient(centres, axis=0)) if len(centres) > 1 else np.array([[0.0, 1.0]])
+
+
+def _if_body(quad: Array, tangent: Array) -> Array:
+    try:
+        return _corners(quad, tangent)
+    except LabelError:
+        return quad
 
 
 def _corners(quad: Array, tangent: Array) -> Array:
