@@ -56,8 +56,8 @@ class Study(Config):
     set: tuple[str, ...] = ()
     """Single settings, ``a.b=value``, over those of every arm."""
     tiers: tuple[Positive, ...] = (2.0, 5.0, 10.0)
-    """Quality tiers: the share of images whose mean error is below each of these, in the study's pixels
-    (``evaluate.at_size``, or those of the image)."""
+    """Quality tiers: the share of images whose mean error is below each of these, in the study's unit: pixels at
+    ``evaluate.at_size`` if that is given, else mm if every image has a spacing, else pixels of the image."""
     tags: tuple[str, ...] = ()
     """Tags of the data by whose values errors are broken down; empty takes those with 2 to 12 different words."""
 

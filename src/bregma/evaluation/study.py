@@ -55,7 +55,7 @@ def compare_arms(
         arms: name to its evaluations, one a seed, all on the same images; the first arm is the reference.
         title: of the study.
         settings: thresholds and resampling for all arms.
-        tiers: mean errors of an image below which it counts for a tier, in the study's pixels.
+        tiers: mean errors of an image below which it counts for a tier, in the study's unit.
         tags: by whose values to break errors down; those that are groups when empty.
 
     Raises:
