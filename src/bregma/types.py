@@ -426,13 +426,17 @@ class OutputSpec:
         maps: number of output maps; 0 for none.
         vectors: name to length of outputs without spatial extent.
         fields: how many of the maps, the last ones, are fields: values that are regressed at some cells.
+        shared: how many of the maps show several landmarks, which are in no order.
         constants: name to length of outputs that are the same for every image: weights, learned from a start at 0.
+        renumbered: whether maps and points stand in an order of the codec's own, and not in that of the landmarks.
     """
 
     maps: int = 0
     vectors: dict[str, int] = field(default_factory=dict)
     constants: dict[str, int] = field(default_factory=dict)
     fields: int = 0
+    shared: int = 0
+    renumbered: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

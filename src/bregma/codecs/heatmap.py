@@ -119,7 +119,7 @@ class HeatmapCodec:
         if self.config.spread:
             vectors["spread"] = 2 * self.sharing.maps
         constants = {"sigma": self.sharing.maps} if self.config.learn_sigma else {}
-        return OutputSpec(self.sharing.maps, vectors, constants)
+        return OutputSpec(self.sharing.maps, vectors, constants, shared=len(self.sharing.sets))
 
     def encode(self, labels: Labels, outputs: Mapping[str, Tensor] | None = None) -> Target:
         """Draw a Gaussian at every placed point; the rest stay zero and are masked by the losses.

@@ -130,7 +130,10 @@ _NEEDS = {
 """The loss to the outputs of which it needs one."""
 
 _WITHOUT_POINTS = {*_NEEDS, "offset"} - {"gaussian_nll"}
-"""Losses that need no points, which a codec with fields cannot give."""
+"""Losses that need no points, which a codec with fields, or with landmarks that share a map, cannot give."""
+
+_OF_LANDMARKS = {"symmetry", "distance", "anatomical"}
+"""Losses that ask for the schema's landmarks by name."""
 
 
 def check_terms(terms: Sequence[LossTerm], outputs: OutputSpec, activation: str | None, schema: LandmarkSchema) -> None:
@@ -138,7 +141,8 @@ def check_terms(terms: Sequence[LossTerm], outputs: OutputSpec, activation: str 
 
     Raises:
         ConfigError: no terms, a term whose output the codec does not give, maps of the wrong kind for it, a schema that
-            declares nothing that it could act on, or a learned width with nothing to hold it.
+            declares nothing that it could act on, a learned width with nothing to hold it, or an output that says
+            which elements of a chain there are and is not trained.
     """
     if not terms:
         raise ConfigError("there is no loss", where="loss", expected="at least one term")
@@ -148,6 +152,7 @@ def check_terms(terms: Sequence[LossTerm], outputs: OutputSpec, activation: str 
         check_anatomy(term, schema, where)
     names = [_name(term) for term in terms]
     check_width(names, [name for name in names if name in ACTIVATIONS], outputs)
+    _check_elements(names, outputs)
 
 
 def total_loss(terms: Sequence[LossTerm], x: LossInput) -> tuple[Tensor, dict[str, Tensor]]:
@@ -196,11 +201,41 @@ def _check_fields(name: str, outputs: OutputSpec, where: str) -> None:
             where=where,
             fix="set model.codec.name=chain, or choose another loss",
         )
+    if outputs.shared and name not in _WITHOUT_POINTS:
+        raise ConfigError(
+            f"the loss '{name}' needs points in an order, and exchangeable points that share a map have none",
+            where=where,
+            fix="choose losses on maps, or set model.codec.exchangeable=separate",
+        )
     if outputs.fields and name not in _WITHOUT_POINTS:
         raise ConfigError(
             f"the loss '{name}' needs points, which are not known before elements of a chain are told apart",
             where=where,
             fix="train the chain codec with a loss on maps and 'offset'",
+        )
+    if outputs.renumbered and name in _OF_LANDMARKS:
+        raise ConfigError(
+            f"the loss '{name}' needs the landmarks of the schema, and slots may show any level",
+            where=where,
+            fix="choose another loss, or the codec 'heatmap'",
+        )
+
+
+def _check_elements(names: Sequence[str], outputs: OutputSpec) -> None:
+    if not outputs.renumbered:
+        return
+    codec, needed = ("chain", "offset") if outputs.fields else ("slots", "presence")
+    why = {"offset": "the ways from centres to parts", "presence": "which slots are filled"}[needed]
+    if needed not in names:
+        raise ConfigError(
+            f"nothing trains {why}", where="loss", expected=f"the term '{needed}'", fix=f"add {{name: {needed}}}"
+        )
+    if not set(names) & {*ACTIVATIONS}:
+        raise ConfigError(
+            f"nothing trains the maps that the {codec} codec reads",
+            where="loss",
+            expected="a loss on maps",
+            fix=f"add {{name: {'focal' if outputs.fields else 'cross_entropy'}}}",
         )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from bregma.codecs import Codec, Labels, Target
 from bregma.codecs.coordinate import CoordinateCodecConfig
 from bregma.data.loader import Batch
+from bregma.exchange import Sets, matching_order, sets_of
 from bregma.losses import LossInput, check_terms, total_loss
 from bregma.schema import LandmarkSchema
 from bregma.training.settings import Plan
@@ -27,11 +31,15 @@ class Objective:
         check_terms(plan.loss, codec.outputs, activation, schema)
         self.terms, self.codec, self.schema = plan.loss, codec, schema
         self.shape = plan.model.preprocess.size
+        # Points that are regressed have no place of their own that would tell them apart, so that any order is right.
+        self.sets = sets_of(schema) if isinstance(settings, CoordinateCodecConfig) else ()
 
     def __call__(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, with its graph, and its terms, detached."""
         device = next(iter(outputs.values())).device
         labels = Labels(batch.points_in, batch.placed, batch.placed, batch.known, self.shape).to(device)
+        if self.sets:
+            labels = in_nearest_order(labels, self.codec.points(outputs, self.shape), self.sets)
         return total_loss(self.terms, self._input(outputs, self.codec.encode(labels, outputs)))
 
     def _input(self, outputs: dict[str, Tensor], target: Target) -> LossInput:
@@ -58,6 +66,25 @@ class Objective:
             field_cells=target.field_cells,
             counts=target.counts,
         )
+
+
+def in_nearest_order(labels: Labels, points_in: Tensor, sets: Sets) -> Labels:
+    """Return labels with the members of each exchangeable set in the order that is nearest to predicted points.
+
+    A loss of the best order is what it is without an order; held to that of the labels, points of a set are drawn
+    towards each other's place and end in their middle.
+    """
+    seen, true = (t.detach().cpu().double().numpy() for t in (points_in, labels.points_in))
+    placed = labels.placed.cpu().numpy() > 0
+    # Rows are the labels to be put in order, columns the points that they are put beside.
+    orders = [
+        matching_order(*each, sets, np.broadcast_to(there[:, None], (len(there), len(there))))
+        for *each, there in zip(true, seen, placed, strict=True)
+    ]
+    order = torch.as_tensor(np.stack(orders), device=labels.points_in.device)
+    placed_BN, present, known = (t.gather(1, order) for t in (labels.placed, labels.present, labels.known))
+    points = labels.points_in.gather(1, order[..., None].expand_as(labels.points_in))
+    return replace(labels, points_in=points, placed=placed_BN, present=present, known=known)
 
 
 def _split(maps: Tensor | None, fields: int) -> tuple[Tensor | None, Tensor | None]:
