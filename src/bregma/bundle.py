@@ -63,7 +63,8 @@ class PredictConfig(Config):
     """How far the points give way to the shapes seen in training: 0 leaves them where the network saw them, 1 weighs
     its covariances in full. None is 0.002 where the bundle has a shape model: enough to call back a point that
     contradicts all the others, too little to move one that was seen clearly. More is for steady shapes on unclear
-    images; it pulls what is out of the ordinary towards the ordinary."""
+    images; it pulls what is out of the ordinary towards the ordinary. None is 0 for the codecs ``chain`` and
+    ``slots``, whose elements are not all named, and for whom a wrong name is no reason to move a point."""
     pair_weight: float = Field(default=1.0, ge=0)
     """How much the shapes seen in training count, against what the maps show, where the points of sets that cannot be
     told apart are chosen among the peaks of their maps, all sets together; 0 takes the strongest peaks of each. Without
@@ -111,7 +112,8 @@ class Bundle:
     def shape_weight(self, asked: float | None) -> float:
         """Return the weight of the shape model; see :attr:`PredictConfig.shape_weight`."""
         if asked is None:
-            return LIGHT_SHAPE_WEIGHT if self.shape_model is not None else 0.0
+            usable = self.shape_model is not None and not self.codec.outputs.renumbered
+            return LIGHT_SHAPE_WEIGHT if usable else 0.0
         return asked
 
     def __repr__(self) -> str:

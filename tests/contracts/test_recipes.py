@@ -18,7 +18,7 @@ from bregma.training.loop import Trainer
 from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.types import Dataset, Prediction
 
-PHANTOM_OF = {"demo": "lumbar_lateral", "spine": "lumbar_lateral", "fetal": "fetal_head"}
+PHANTOM_OF = {"demo": "lumbar_lateral", "lumbar": "lumbar_lateral", "spine": "lumbar_lateral", "fetal": "fetal_head"}
 """Recipes that are not called like their phantom, or their folders."""
 
 WRITTEN_SHORT = {"loss", "train.phases", "model.preprocess.steps"}

@@ -11,19 +11,23 @@ from bregma.codecs.chain import ChainCodec, ChainCodecConfig
 from bregma.codecs.coordinate import CoordinateCodec, CoordinateCodecConfig
 from bregma.codecs.exchangeable import sharing_of
 from bregma.codecs.heatmap import HeatmapCodec, HeatmapCodecConfig
+from bregma.codecs.slots import SlotsCodec, SlotsCodecConfig
 from bregma.schema import LandmarkSchema
 
-AnyCodecConfig = Annotated[HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig, Field(discriminator="name")]
+AnyCodecConfig = Annotated[
+    HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig, Field(discriminator="name")
+]
 
 CODECS: dict[str, tuple[type, type]] = {
     "heatmap": (HeatmapCodecConfig, HeatmapCodec),
     "coordinate": (CoordinateCodecConfig, CoordinateCodec),
     "chain": (ChainCodecConfig, ChainCodec),
+    "slots": (SlotsCodecConfig, SlotsCodec),
 }
 
 
 def build_codec(
-    config: HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig,
+    config: HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig,
     landmarks: int,
     map_stride: int,
     schema: LandmarkSchema | None = None,
@@ -41,6 +45,8 @@ def build_codec(
     """
     if isinstance(config, ChainCodecConfig):
         return ChainCodec(config, landmarks, map_stride, schema)
+    if isinstance(config, SlotsCodecConfig):
+        return SlotsCodec(config, landmarks, map_stride, schema)
     if isinstance(config, HeatmapCodecConfig):
         shared = config.exchangeable == "shared" and schema is not None
         return HeatmapCodec(config, landmarks, map_stride, sharing_of(schema, landmarks) if schema and shared else None)

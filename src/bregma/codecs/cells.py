@@ -6,8 +6,14 @@ cells become pixels. Shape suffixes: B batch, N maps, H and W rows and columns; 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+from bregma.geometry import Array
+
+_Cells = TypeVar("_Cells", Tensor, Array)
 
 
 def to_cells(points_in: Tensor, stride: int) -> Tensor:
@@ -15,7 +21,7 @@ def to_cells(points_in: Tensor, stride: int) -> Tensor:
     return (points_in + 0.5) / stride - 0.5
 
 
-def to_pixels(cells: Tensor, stride: int) -> Tensor:
+def to_pixels(cells: _Cells, stride: int) -> _Cells:
     """Return the input pixels of places among the cells of maps of a stride."""
     return (cells + 0.5) * stride - 0.5
 

@@ -8,6 +8,7 @@ image has no peak. Levels are named from the anchor where it is visible.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,8 +17,9 @@ from pydantic import Field
 from torch import Tensor
 
 from bregma.codecs.base import Decoded, Labels, Target, no_covariance
-from bregma.codecs.cells import to_cells
+from bregma.codecs.cells import to_cells, to_pixels
 from bregma.codecs.chain_decode import Found, Reading, find, read_peaks
+from bregma.codecs.chain_landmarks import Landmarks
 from bregma.codecs.chain_layout import Layout, layout_of
 from bregma.codecs.chain_naming import Named, Node, arrange, name
 from bregma.codecs.chain_target import UNIT, anchor_of, draw, elements_of, fields, judged
@@ -71,7 +73,7 @@ class ChainCodec:
     @property
     def outputs(self) -> OutputSpec:
         """A map a part, one of centres and one a single landmark; then two fields a part, and two to the next level."""
-        return OutputSpec(self.layout.maps + self.layout.fields, fields=self.layout.fields)
+        return OutputSpec(self.layout.maps + self.layout.fields, fields=self.layout.fields, renumbered=True)
 
     def encode(self, labels: Labels, outputs: Mapping[str, Tensor] | None = None) -> Target:
         """Draw every element that the labels place, and say which cells they judge."""
@@ -167,18 +169,14 @@ class ChainCodec:
         found = find(heights[:count], heights[count], paired, reading)
         singles = _Singles(heights[count + 1 :], reading)
         ordered = arrange([*_nodes(found), *self._anchor_node(singles)])
-        filled = _Landmarks(self.landmarks, shape)
         instances = []
-        for place, named in enumerate(self._named(ordered)):
+        for named in self._named(ordered):
             instance = self._anchor(singles) if named.index < 0 else self._element(found[named.index], reading)
             instances.append(self._with_level(instance, named))
-            rank = named.rank if layout.chain.named else place
-            if named.index >= 0 and rank is not None and rank in layout.ranks:
-                filled.put(layout.columns[layout.ranks.index(rank)], instance)
-            elif named.index < 0:
-                filled.put(layout.singles[: len(layout.anchor_parts)], instance)
+        filled = Landmarks(self.landmarks, shape)
+        filled.put_elements(instances, layout)
         self._put_others(filled, singles)
-        return filled.arrays(), tuple(instances)
+        return (filled.mean, filled.cov, filled.presence), tuple(instances)
 
     def _named(self, ordered: Sequence[Node]) -> list[Named]:
         chain = self.layout.chain
@@ -186,16 +184,7 @@ class ChainCodec:
 
     def _with_level(self, instance: Instance, named: Named) -> Instance:
         level = None if named.rank is None or not self.layout.chain.named else self.layout.chain.levels[named.rank]
-        return Instance(
-            instance.chain,
-            instance.parts,
-            instance.points,
-            instance.cov,
-            instance.presence,
-            instance.probability,
-            level,
-            0.0 if level is None else named.probability,
-        )
+        return replace(instance, level=level, level_probability=0.0 if level is None else named.probability)
 
     def _element(self, one: Found, reading: Reading) -> Instance:
         probability = reading.probability(one.score)
@@ -213,7 +202,7 @@ class ChainCodec:
         self, parts: tuple[str, ...], points: Array, cov: Array, presence: Array, probability: float
     ) -> Instance:
         """Return an instance in input pixels."""
-        points_in = (points + 0.5) * self.stride - 0.5
+        points_in = to_pixels(points, self.stride)
         return Instance(self.layout.chain.name, parts, points_in, cov * self.stride**2, presence, probability)
 
     def _anchor_node(self, singles: _Singles) -> list[Node]:
@@ -222,13 +211,10 @@ class ChainCodec:
             return []
         return [Node(-1, singles.points[own].mean(axis=0), None, float(singles.presence[own].mean()))]
 
-    def _put_others(self, filled: _Landmarks, singles: _Singles) -> None:
-        first = len(self.layout.anchor_parts)
-        if first < len(self.layout.singles):
-            rest = slice(first, None)
-            names = tuple(self.layout.names[i] for i in self.layout.singles[rest])
-            others = self._instance(names, singles.points[rest], singles.cov[rest], singles.presence[rest], 1.0)
-            filled.put(self.layout.singles[rest], others)
+    def _put_others(self, filled: Landmarks, singles: _Singles) -> None:
+        rest = slice(len(self.layout.anchor_parts), None)
+        points_in = to_pixels(singles.points[rest], self.stride)
+        filled.put(self.layout.singles[rest], points_in, singles.cov[rest] * self.stride**2, singles.presence[rest])
 
 
 class _Singles:
@@ -241,25 +227,6 @@ class _Singles:
         self.heights = flat.amax(1).cpu().double().numpy() if len(maps) else np.zeros(0)
         self.points, self.cov = read_peaks(maps, cells.cpu().numpy(), reading)
         self.presence = np.array([reading.probability(height) for height in self.heights])
-
-
-class _Landmarks:
-    """The schema's landmarks; those that nobody puts may be anywhere on the input, and are not there."""
-
-    def __init__(self, count: int, shape: tuple[int, int]) -> None:
-        size = np.array([shape[1], shape[0]], dtype=np.float64)
-        self.mean = np.repeat((size[None] - 1) / 2, count, axis=0)
-        self.cov = np.repeat(np.diag(size**2 / 12)[None], count, axis=0)
-        self.presence = np.zeros(count)
-
-    def put(self, columns: Sequence[int], instance: Instance) -> None:
-        for part, column in enumerate(columns):
-            if column >= 0:
-                self.mean[column], self.cov[column] = instance.points[part], instance.cov[part]
-                self.presence[column] = instance.presence[part]
-
-    def arrays(self) -> tuple[Array, Array, Array]:
-        return self.mean, self.cov, self.presence
 
 
 def _nodes(found: Sequence[Found]) -> list[Node]:

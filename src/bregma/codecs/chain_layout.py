@@ -23,7 +23,7 @@ class Layout:
         parts: names of the chain's P parts.
         ranks: positions in ``chain.levels`` of the L levels that share maps: all but the anchor.
         columns: ``(L, P)`` the landmark of each part of these levels; -1 where a level lacks the part.
-        anchor: position of the anchor in ``chain.levels``, or None.
+        anchor: position of the anchor in ``chain.levels``; None without one, or where levels have no names.
         anchor_parts: names of the anchor's parts; empty without one.
         singles: landmarks with a map of their own; those of the anchor come first.
     """
@@ -47,6 +47,13 @@ class Layout:
         """Number of fields: x and y to every part and to the next level."""
         return 2 * (len(self.parts) + 1)
 
+    def columns_at(self, rank: int) -> tuple[int, ...]:
+        """Return the landmark of each of the chain's P parts at a level; -1 where the level lacks it."""
+        if rank != self.anchor:
+            return self.columns[self.ranks.index(rank)]
+        own = dict(zip(self.anchor_parts, self.singles, strict=False))
+        return tuple(own.get(part, -1) for part in self.parts)
+
     def least_parts(self, row: int) -> int:
         """Return how many parts of a level must be seen for it to count: half of those that it has."""
         return (sum(column >= 0 for column in self.columns[row]) + 1) // 2
@@ -59,15 +66,16 @@ def layout_of(schema: LandmarkSchema, name: str | None) -> Layout:
         ConfigError: no chain, several and no name, or none of that name.
     """
     chain = _chain(schema, name)
-    anchor = None if chain.anchor is None else chain.levels.index(chain.anchor)
+    # Levels without names need none to be named from.
+    anchor = chain.levels.index(chain.anchor) if chain.anchor is not None and chain.named else None
     ranks = tuple(rank for rank in range(len(chain.levels)) if rank != anchor)
     if not ranks:
         raise _unfit(schema, f"the chain '{chain.name}' has no level but its anchor")
     parts = tuple(chain.parts)
     columns = tuple(_columns(schema, chain, chain.levels[rank], parts) for rank in ranks)
     shared = {column for row in columns for column in row}
-    anchor_parts = () if chain.anchor is None else tuple(chain.parts_of(chain.anchor))
-    first = [schema.index(chain.landmark_name(str(chain.anchor), part)) for part in anchor_parts]
+    anchor_parts = () if anchor is None else tuple(chain.parts_of(chain.levels[anchor]))
+    first = () if anchor is None else _columns(schema, chain, chain.levels[anchor], anchor_parts)
     others = [index for index in range(len(schema)) if index not in shared and index not in first]
     return Layout(chain, schema.names, parts, ranks, columns, anchor, anchor_parts, (*first, *others))
 

@@ -53,14 +53,15 @@ def build_network(
         config: of one of :data:`NETWORKS`.
         outputs: what the codec needs.
         in_channels: of the image.
-        schema: the anatomy, for networks that know which landmarks are neighbours.
+        schema: the anatomy, for networks that know which landmarks are neighbours; they are not told where the maps
+            are not those of the landmarks.
 
     Raises:
         ConfigError: settings that do not fit each other.
     """
     name: str = config.name  # type: ignore[attr-defined]
     _, network = NETWORKS[name]
-    known = {"schema": schema} if network.uses_schema else {}
+    known = {"schema": None if outputs.renumbered else schema} if network.uses_schema else {}
     return network(config, outputs, in_channels, **known)
 
 

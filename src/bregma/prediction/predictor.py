@@ -18,6 +18,7 @@ from bregma.errors import BregmaError, BundleError
 from bregma.exchange import Order, Sets, geometric_order, matching_order, sets_of
 from bregma.hardware import autocast_dtype, detect_hardware
 from bregma.inference import Chooser, memory_format, predict_source
+from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.pairing import choose_together
 from bregma.schema import LandmarkSchema
 from bregma.shape_model import reconcile
@@ -97,15 +98,18 @@ class Predictor:
         if not cases:
             return iter(())
         answers = [self._by_one(*each, cases) for each in zip(self.bundles, self.settings, strict=True)]
-        return (mixture(parts, self.sets) for parts in zip(*answers, strict=True))
+        return (self._together(parts) for parts in zip(*answers, strict=True))
 
     def _by_one(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> list[Prediction]:
         views = [list(view) for view in self._views(bundle, settings, cases)]
-        seen = [mixture(parts, self.sets) for parts in zip(*views, strict=True)]
+        seen = [self._together(parts) for parts in zip(*views, strict=True)]
         weight = bundle.shape_weight(settings.shape_weight)
         if bundle.shape_model is None or weight == 0:
             return seen
-        return [reconcile(p, bundle.shape_model, weight=weight, sets=self.sets) for p in seen]
+        return [following(reconcile(p, bundle.shape_model, weight=weight, sets=self.sets), self.schema) for p in seen]
+
+    def _together(self, parts: Sequence[Prediction]) -> Prediction:
+        return merge_chains(mixture(parts, self.sets), parts, self.schema)
 
     def _views(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> Iterator[Iterator[Prediction]]:
         source = SampleSource(cases, self.schema, bundle.config.preprocess)
@@ -151,7 +155,10 @@ def test_views(config: PredictConfig, schema: LandmarkSchema, size: tuple[int, i
 
 def unflip(prediction: Prediction, schema: LandmarkSchema) -> Prediction:
     """Give landmarks seen in a mirrored image their own names back."""
-    return reordered(prediction, np.array(schema.flip_permutation))
+    named = reordered(prediction, np.array(schema.flip_permutation))
+    if prediction.instances is None:
+        return named
+    return replace(named, instances=unflip_instances(prediction.instances, schema))
 
 
 def reordered(prediction: Prediction, order: Order) -> Prediction:

@@ -21,6 +21,7 @@ from bregma.hardware import Hardware, detect_hardware
 from bregma.losses import ACTIVATIONS
 from bregma.networks import NETWORKS
 from bregma.schema import LandmarkSchema
+from bregma.training.chain_rules import suits_chain, why_chain
 from bregma.training.settings import Plan, TrainConfig
 from bregma.types import Case
 
@@ -177,7 +178,7 @@ class _Rules:
             del rules["model.codec.exchangeable"]
         if self._codec() == "coordinate":
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
-        if self._codec() == "chain":
+        if self._codec() in {"chain", "slots"}:
             del rules["model.codec.presence"]
         derived = {name: rule() for name, rule in rules.items()}
         derived |= pace(self._chosen("train.epochs", self.epochs), self._steps(), shortest=self._shortest())
@@ -187,6 +188,8 @@ class _Rules:
         return data, {name: reason for name, (_, reason) in derived.items()}
 
     def codec(self) -> tuple[str, str]:
+        if self._codec() == "chain":
+            return "chain", why_chain(self.schema, self.f)
         return self._codec(), f"what the network '{self._network()}' is made for"
 
     def size(self) -> tuple[list[int], str]:
@@ -248,6 +251,9 @@ class _Rules:
         if self._codec() == "chain":
             terms.append({"name": "offset"})
             why += "; offset: the ways from a centre to its parts"
+        elif self._codec() == "slots":
+            terms.append({"name": "presence"})
+            why += "; presence: which slots are filled"
         elif self._chosen("model.codec.presence", self.presence):
             terms.append({"name": "presence"})
         return terms, f"{first}: {why}"
@@ -292,7 +298,10 @@ class _Rules:
         return self.given.get("model.network.name", ModelConfig().network.name)
 
     def _codec(self) -> str:
-        return self.given.get("model.codec.name", NETWORKS[self._network()][0].usual_codec)
+        usual = NETWORKS[self._network()][0].usual_codec
+        if usual == "heatmap" and why_chain(self.schema, self.f) and suits_chain(self.given):
+            usual = "chain"
+        return self.given.get("model.codec.name", usual)
 
     def _chosen(self, name: str, rule: Callable[[], tuple[Any, str]]) -> Any:
         """Return the recipe's setting, or else what the rule says."""

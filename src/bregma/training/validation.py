@@ -15,6 +15,7 @@ from bregma.exchange import sets_of
 from bregma.geometry import Array
 from bregma.inference import in_order, predictions_of, radial_errors, run_network
 from bregma.metrics import detection_rate
+from bregma.training.chain_errors import with_nameless
 from bregma.training.monitoring import LOSS, MEDIAN, MRE, sdr_name
 from bregma.training.objective import Objective
 from bregma.training.settings import TrainConfig
@@ -46,6 +47,8 @@ def validate(
 ) -> Scores:
     """Predict every case and compare it with its labels, in one pass.
 
+    Elements of a chain that have no name count for the labels that they lie nearest to.
+
     Raises:
         ConfigError: no case has a label.
     """
@@ -58,7 +61,9 @@ def validate(
         predictions += predictions_of(source, batch, objective.codec.decode(outputs, objective.shape))
         losses.append(float(objective(outputs, batch)[0]))
         weights.append(float(batch.placed.sum()))
-    errors_px = radial_errors(source.cases, predictions, sets_of(objective.schema))
+    schema = objective.schema
+    found = [with_nameless(one, case, schema) for one, case in zip(predictions, source.cases, strict=True)]
+    errors_px = radial_errors(source.cases, found, sets_of(schema))
     if not len(errors_px):
         raise ConfigError("the validation cases carry no labels", where="split 'val'")
     return Scores(errors_px, float(np.dot(losses, weights)) / max(1.0, sum(weights)))
