@@ -41,8 +41,9 @@ def test_unet_of_four_blocks_has_exactly_the_published_parameters():
         (SimpleBaselineConfig(encoder="resnet50"), 17, 34.0e6),
         (SimpleBaselineConfig(encoder="resnet101"), 17, 53.0e6),
         (SimpleBaselineConfig(encoder="resnet152"), 17, 68.6e6),
-        # Open Model Zoo's facial-landmarks-98-detection-0001; Sun et al. 2019, for the 19 classes of Cityscapes.
+        # Open Model Zoo's facial-landmarks-98-detection-0001; its authors' HRNet-Semantic-Segmentation, Cityscapes.
         (HRNetConfig(encoder="hrnet_w18"), 98, 9.66e6),
+        (HRNetConfig(encoder="hrnet_w48"), 19, 65.8e6),
     ],
 )
 def test_parameters_are_as_many_as_published(config, maps, published):
