@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from bregma.measurement.grades import grade_of, grade_probabilities
 from bregma.measurement.order import disorder
 from bregma.measurement.reading import standard_error, time_factor
 from bregma.measurement.rows import PIXEL_UNITS, Row, rows
+from bregma.measurement.unnamed import stand_ins, unnamed_reason
 from bregma.schema import LandmarkSchema, MeasurementSpec
 from bregma.types import LandmarkSet, Measurement, MeasurementStatus, Prediction
 
@@ -116,6 +117,8 @@ def measure_prediction(
     Calibration applies to covariances, so calibrated covariances go before the model's own samples; of a model that was
     not calibrated the samples are used where there are enough of them for the level.
 
+    Elements of a chain that could not be named are measured as well, by their place counted from below.
+
     Raises:
         SchemaError: the prediction was made for another schema.
         ConfigError: a threshold or level outside its range, or too few draws.
@@ -126,7 +129,7 @@ def measure_prediction(
     calibrated = prediction.calibration != "none"
     samples = prediction.samples
     usable = not calibrated and samples is not None and len(samples) >= _least_samples(level)
-    return measure(
+    named = measure(
         schema,
         prediction.mean,
         prediction.frame,
@@ -139,6 +142,28 @@ def measure_prediction(
         level=level,
         given=given,
     )
+    unnamed: list[Measurement] = []
+    for one in stand_ins(schema, prediction, presence_threshold):
+        found = measure(
+            one.schema,
+            one.points,
+            prediction.frame,
+            present=one.present,
+            cov=one.cov,
+            calibrated=calibrated,
+            draws=draws,
+            seed=seed,
+            level=level,
+            given=given,
+        )
+        unnamed += one.placed(found)
+    return (*(_explained(schema, prediction, presence_threshold, m) for m in named), *unnamed)
+
+
+def _explained(schema: LandmarkSchema, prediction: Prediction, threshold: float, one: Measurement) -> Measurement:
+    if one.status != "missing_landmark" or prediction.instances is None:
+        return one
+    return replace(one, reason=one.reason + unnamed_reason(schema, prediction, threshold, one))
 
 
 def measure_landmarks(
