@@ -144,13 +144,30 @@ def _entry(data: Any, part: int | str) -> Any:
         return None
 
 
+_YAML_WORDS = {"a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a mapping"}
+"""What pydantic calls the kinds of value that YAML has."""
+
+
 def _problem(cls: type[Config], first: Mapping[str, Any], loc: Loc) -> str:
     setting = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
         known = _known_names(cls, tuple(first["loc"])[:-1])
         return f"unknown setting '{setting}'" + (f" (known here: {', '.join(known)})" if known else "")
-    message = str(first["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list")
+    message = _in_words(first)
     return f"setting '{setting}': {message}" if setting else message
+
+
+def _in_words(fault: Mapping[str, Any]) -> str:
+    """Return what pydantic says, in the words of somebody who writes YAML."""
+    kinds = str(fault.get("ctx", {}).get("expected_tags", "")).replace("'", "")
+    if fault["type"] == "union_tag_invalid":
+        return f"there is no '{fault['ctx']['tag']}'; known are {kinds}"
+    if fault["type"] == "union_tag_not_found":
+        return "has no name that says which kind is meant, such as {name: ...}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    for theirs, ours in _YAML_WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _known_names(cls: type[Config], loc: Loc) -> list[str]:

@@ -11,12 +11,14 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 import tiny
@@ -40,7 +42,15 @@ from bregma.workflows import DataOptions
 from wrong_input import Place, cut, edit, flip_byte, swap
 
 CPU = PredictConfig(accelerator="cpu")
-SETTINGS = [argument for item in tiny.OVERRIDES for argument in ("--set", item)]
+NO_NETWORK = [item for item in tiny.OVERRIDES if not item.startswith("model.network.")]
+
+
+def options(settings: Iterable[str]) -> list[str]:
+    """Return settings as the command line takes them."""
+    return [argument for item in settings for argument in ("--set", item)]
+
+
+SETTINGS = options(tiny.OVERRIDES)
 
 
 @pytest.fixture
@@ -101,14 +111,21 @@ def inspecting(path: Callable[[Place], Path], **options: Any) -> Call:
     return Call(run, command)
 
 
-def training(path: Callable[[Place], Path], *, recipe: bool = False, resume: bool = False, out: str = "out") -> Call:
+def training(
+    path: Callable[[Place], Path],
+    *,
+    recipe: bool = False,
+    resume: bool = False,
+    out: str = "out",
+    overrides: Sequence[str] = tiny.OVERRIDES,
+) -> Call:
     def run(p: Place) -> Any:
         chosen = p.recipe if recipe else None
-        return workflows.train(path(p), p.root / out, recipe=chosen, overrides=tiny.OVERRIDES, resume=resume)
+        return workflows.train(path(p), p.root / out, recipe=chosen, overrides=overrides, resume=resume)
 
     def command(p: Place) -> list[str | Path]:
         flags = [*(["--recipe", p.recipe] if recipe else []), *(["--resume"] if resume else [])]
-        return ["train", path(p), "--out", p.root / out, *SETTINGS, *flags]
+        return ["train", path(p), "--out", p.root / out, *options(overrides), *flags]
 
     return Call(run, command)
 
@@ -164,6 +181,13 @@ def other_schema(p: Place) -> None:
     path = p.run / "bundle" / "schema.json"
     edit(path, lambda d: d["landmarks"].append({"name": "third", "label": "Third"}))
     bundle(lambda d: d["sha256"].update({"schema.json": sha256_file(path)}))(p)
+
+
+def weights_of_another_shape(p: Place) -> None:
+    """Let a recipe start from weights whose stem is another network's."""
+    save_file({"conv1.0.weight": torch.zeros(7, 3, 5, 5)}, p.root / "first.safetensors")
+    network = f"{{name: simple_baseline, encoder: test_resnet, pretrained: {p.root / 'first.safetensors'}}}"
+    p.recipe.write_text(f"title: Mine\nmodel:\n  network: {network}\n")
 
 
 THREE_POINTS = {"points": [[1, 2], [3, 4], [5, 6]], "status": ["visible"] * 3}
@@ -335,14 +359,46 @@ ROWS = (
         lambda p: p.recipe.write_text("train:\n  phases: [{epochs: 1, freeze: [neck]}, {epochs: 1}]\n"),
         training(lambda p: p.json, recipe=True),
         ConfigError,
-        ("train.phases.0.freeze", "no part 'neck'", "backbone, head"),
+        ("recipe.yaml, line 2, train.phases.0.freeze", "no part 'neck'", "backbone, head"),
+    ),
+    Row(
+        "unknown loss",
+        lambda p: p.recipe.write_text("title: Mine\nloss: [{name: wings}]\n"),
+        training(lambda p: p.json, recipe=True),
+        ConfigError,
+        ("recipe.yaml, line 2", "'loss.0'", "there is no 'wings'; known are mse,", "wing,"),
+    ),
+    Row(
+        "coordinate network with a loss of heatmaps",
+        lambda p: p.recipe.write_text(
+            "loss:\n  - name: wing\n  - name: focal\nmodel: {network: {name: coordinate_net, encoder: test_resnet}}\n"
+        ),
+        training(lambda p: p.json, recipe=True, overrides=NO_NETWORK),
+        ConfigError,
+        ("recipe.yaml, line 3, loss.1", "'focal' needs the output 'maps'", "a codec that gives points"),
+    ),
+    Row(
+        "coordinate network with a codec of heatmaps",
+        lambda p: p.recipe.write_text(
+            "model:\n  network: {name: coordinate_net, encoder: test_resnet}\n  codec: {name: heatmap}\n"
+        ),
+        training(lambda p: p.json, recipe=True, overrides=NO_NETWORK),
+        ConfigError,
+        ("recipe.yaml, line 2, model.network.name", "gives vectors only", "set model.codec.name=coordinate"),
+    ),
+    Row(
+        "first weights of another shape",
+        weights_of_another_shape,
+        training(lambda p: p.json, recipe=True, overrides=NO_NETWORK),
+        ConfigError,
+        ("recipe.yaml, line 3, model.network.pretrained", "'conv1.0.weight' of 16 x 1 x 3 x 3", "got 7 x 3 x 5 x 5"),
     ),
     Row(
         "warm-up longer than the training",
         lambda p: p.recipe.write_text("train:\n  schedule: {warmup_steps: 5}\n"),
         training(lambda p: p.json, recipe=True),
         ConfigError,
-        ("train.schedule.warmup_steps", "longer than the training", "2 at most", "got 5"),
+        ("recipe.yaml, line 2, train.schedule.warmup_steps", "longer than the training", "2 at most", "got 5"),
     ),
     Row(
         "weights selected by what is not logged",

@@ -23,6 +23,7 @@ from bregma.workflows.dataset_statistics import (
     measurement_panels,
     shape_statistics,
     tag_panels,
+    worst_of_each,
 )
 from bregma.workflows.track import untracked
 
@@ -92,6 +93,18 @@ class TestMeasurements:
             "size: small (2)": ["c0: 4.00\u00a0mm", "c2: 6.00\u00a0mm"],
             "size: large (2)": ["c1: 12.00\u00a0mm", "c3: 20.00\u00a0mm"],
         }
+
+    def test_a_scale_of_two_directions_shows_the_larger_one(self) -> None:
+        data = make_phantoms("lumbar_lateral", 1, seed=3, size=96)
+        quantity = next(q for q in measured_quantities(data) if q.spec.name == "slip_direction")
+        ((case, found),) = quantity.found
+        values = (-12.0, 7.0, 0.0)
+        slips = tuple(replace(found[i], value=value, grade=None) for i, value in enumerate(values))
+        both = replace(quantity, found=((case, slips),))
+        scale = data.schema.grade("listhesis")
+        assert [worst.value for _, worst in worst_of_each(both, scale)] == [-12.0]
+        upwards = scale.model_copy(update={"edges": (5.0, 10.0)})
+        assert [worst.value for _, worst in worst_of_each(both, upwards)] == [7.0]
 
     def test_one_grade_alone_is_no_comparison(self) -> None:
         data = gapped([8, 12])
@@ -173,6 +186,7 @@ class TestFiles:
             "samples_by_facing.png",
             "samples_by_slipped_level.png",
             "samples_by_slip_percent_grade.png",
+            "samples_by_slip_direction_grade.png",
         ]
 
     def test_what_is_not_there_has_no_figure(self, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return Dataset(demonstration.NAME, made.schema, made.cases, {"train": ids[:4], "test": ids[4:]})
 
     def quick(*args: object, overrides: list[str], **changes: object) -> object:
-        return train(*args, overrides=[*overrides, *tiny.OVERRIDES, "model.preprocess.size=[64, 64]"], **changes)
+        short = [*tiny.OVERRIDES, "model.preprocess.size=[64, 64]", "train.schedule.warmup_steps=1"]
+        return train(*args, overrides=[*overrides, *short], **changes)
 
     monkeypatch.setattr(demonstration, "demo_data", data)
     monkeypatch.setattr(demonstration, "train", quick)

@@ -81,6 +81,8 @@ class BregmaGroup(TyperGroup):
 
 
 def _interrupted(args: list[str], command: str | None) -> str:
+    if command == "study":
+        return f"interrupted; runs that are done are kept. To go on: {shlex.join(['bregma', *args])}"
     if command != "train":
         return "interrupted"
     again = [*args, *([] if "--resume" in args else ["--resume"])]

@@ -158,11 +158,12 @@ def measurement_panels(schema: LandmarkSchema, measured: Iterable[Measured]) -> 
 
 
 def worst_of_each(quantity: Measured, scale: GradeScale) -> list[tuple[Case, Measurement]]:
-    """Return each image's highest value, or the largest either way where the scale grades magnitudes."""
+    """Return each image's highest value, or the largest either way where the scale has grades on both sides of 0."""
+    both = scale.absolute or scale.edges[0] < 0 < scale.edges[-1]
 
     def height(found: Measurement) -> float:
         value = found.value or 0.0
-        return abs(value) if scale.absolute else value
+        return abs(value) if both else value
 
     return [(case, max(rows, key=height)) for case, rows in quantity.found]
 

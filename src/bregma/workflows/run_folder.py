@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from bregma import __version__
-from bregma.config import read_yaml, save_yaml, validate
+from bregma.config import Config, read_yaml, save_yaml, validate
 from bregma.data.split import Split
 from bregma.errors import RunError
 from bregma.files import read_json, sha256_file, write_json
 from bregma.hardware import detect_hardware
 from bregma.recipe import Recipe
 from bregma.schema import LandmarkSchema, schema_from_dict
-from bregma.training.plan import Planned
+from bregma.training.plan import Planned, flatten
 from bregma.training.settings import Plan
 from bregma.types import Case, Dataset
 
@@ -219,3 +219,33 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def check_same_recipe(folder: RunFolder, stored: Recipe, asked: Recipe, *, besides: str | None = None) -> None:
+    """Refuse settings that a resumed run would not honour; to give none is to keep the run's own.
+
+    Args:
+        folder: of the run.
+        stored: the run's own settings.
+        asked: those that are given now.
+        besides: a part of the recipe that may differ.
+
+    Raises:
+        RunError: names the settings that differ.
+    """
+    old, new = (_comparable(recipe, besides) for recipe in (stored, asked))
+    differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if asked.model_fields_set and differing:
+        raise RunError(
+            "the settings are not those that the run was started with",
+            where=folder.root,
+            got=", ".join(f"{name}={new.get(name)} instead of {old.get(name)}" for name in differing[:3]),
+            fix="leave them out to continue the run as it is, or start a new run",
+        )
+
+
+def _comparable(recipe: Recipe, besides: str | None) -> dict[str, Any]:
+    """Return the settings that were given, and the defaults of those that no plan derives."""
+    unplanned = {name for name, field in Recipe.model_fields.items() if isinstance(field.default, Config)}
+    data = recipe.model_dump(mode="json", exclude_unset=True) | recipe.model_dump(mode="json", include=unplanned)
+    return flatten({name: value for name, value in data.items() if name != besides})

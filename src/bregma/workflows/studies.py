@@ -26,9 +26,9 @@ from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.evaluation import evaluate_folds
 from bregma.workflows.loading import DataOptions, load_data
-from bregma.workflows.run_folder import RunFolder, check_same_data
+from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe
 from bregma.workflows.track import Track, untracked
-from bregma.workflows.training import check_same_recipe, selects_by_validation, train_loaded
+from bregma.workflows.training import check_recipe, selects_by_validation, train_loaded
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,8 @@ def study(
 ) -> StudyResult:
     """Train every arm of a study under every seed and compare them; runs that are there already are kept or resumed.
 
-    A run that fails is named, and the others go on; an arm is compared once all its seeds are done.
+    Recipes that cannot be trained as they are written are refused before the first training. A run that fails later
+    is named, and the others go on; an arm is compared once all its seeds are done.
 
     Args:
         source: name of a shipped study, or a YAML file.
@@ -131,8 +132,9 @@ def study(
     plan = load_study(source, changes)
     recipes = {trial: recipe_of(plan, trial) for trial in trials_of(plan)}
     dataset = load_data(data, options)
-    _check_fit(plan, recipes, dataset)
     root = Path(out)
+    _check_fit(plan, recipes, dataset)
+    _check_recipes(recipes, dataset, root)
     failures: dict[Trial, str] = {}
     for number, (trial, loaded) in enumerate(recipes.items(), start=1):
         announce(f"{number} of {len(recipes)}: {trial}")
@@ -194,11 +196,23 @@ def _check_fit(study: Study, recipes: Mapping[Trial, LoadedRecipe], dataset: Dat
             )
 
 
+def _check_recipes(recipes: Mapping[Trial, LoadedRecipe], dataset: Dataset, root: Path) -> None:
+    """Refuse before any training a recipe that its own training would refuse hours later; seeds make no difference."""
+    checked: set[str] = set()
+    for trial, loaded in recipes.items():
+        if trial.arm.name not in checked and not RunFolder(trial.folder(root)).exists():
+            check_recipe(dataset, loaded)
+            checked.add(trial.arm.name)
+
+
 def _train_once(dataset: Dataset, folder: Path, loaded: LoadedRecipe, observer: Observer | None, track: Track) -> None:
     run = RunFolder(folder)
+    if run.exists():
+        # A study scores all its runs anew, so how the run is scored by itself does not matter.
+        own = run.read_recipe()
+        check_same_recipe(run, own, loaded.recipe, besides="evaluate")
+        loaded = replace(loaded, recipe=own)
     if _finished(run):
-        # A study scores all its runs anew, so how the run was scored by itself does not matter.
-        check_same_recipe(run, run.read_recipe(), loaded.recipe, besides="evaluate")
         check_same_data(run, dataset, run.read_split())
         return
     train_loaded(dataset, folder, loaded, resume=True, observer=observer, track=track)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,12 +23,13 @@ from bregma.training.budget import fit_to_budget
 from bregma.training.checks import check_length, check_plan
 from bregma.training.first_weights import with_first_weights
 from bregma.training.loop import Trained, Trainer
-from bregma.training.plan import Planned, flatten, make_plan, with_reference
+from bregma.training.plan import Planned, make_plan, with_reference
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.loading import DataOptions, load_data
-from bregma.workflows.run_folder import RunFolder, check_same_data, command_line, provenance
+from bregma.workflows.named_settings import settings_of
+from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe, command_line, provenance
 from bregma.workflows.track import Track, untracked
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,8 @@ def train_loaded(
         run = _continue(folder, dataset, loaded.recipe)
     else:
         folder.check_new(again=resume)
-        run = _begin(folder, dataset, loaded)
+        with settings_of(loaded):
+            run = _begin(folder, dataset, loaded)
     trainer = Trainer(
         run.planned.plan, dataset.schema, run.parts["train"], run.parts.get("val", ()), folder.root, observer
     )
@@ -142,7 +144,31 @@ class _Run:
     """The labelled cases of each part."""
 
 
+def check_recipe(dataset: Dataset, loaded: LoadedRecipe) -> None:
+    """Refuse whatever :func:`train_loaded` would refuse in a recipe, without training or writing anything.
+
+    Raises:
+        ConfigError, LabelError, SplitError: the recipe, the labels or the split are not valid.
+    """
+    with settings_of(loaded):
+        run = _settle(dataset, loaded)
+        if loaded.recipe.minutes is None:
+            check_length(run.planned.plan.train, len(run.parts["train"]))
+
+
 def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
+    run = _settle(dataset, loaded)
+    planned, cases = run.planned, run.parts["train"]
+    if loaded.recipe.minutes is not None:
+        planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes)
+    check_length(planned.plan.train, len(cases))
+    about = provenance(dataset, run.split, command_line(), planned.plan)
+    folder.write_settings(loaded.recipe, planned, dataset.schema, run.split, about)
+    return replace(run, planned=planned)
+
+
+def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
+    """Plan a training in full, but for the epochs that fit into a budget."""
     split = loaded.recipe.split.apply(dataset)
     parts = _labelled_parts(dataset, split)
     _check_shapes(loaded.recipe, parts["train"])
@@ -157,11 +183,6 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     )
     planned = with_first_weights(with_reference(planned, parts["train"]))
     check_plan(planned.plan, dataset.schema, len(parts["train"]))
-    if loaded.recipe.minutes is not None:
-        planned = fit_to_budget(planned, dataset.schema, parts["train"], loaded.recipe.minutes)
-    check_length(planned.plan.train, len(parts["train"]))
-    about = provenance(dataset, split, command_line(), planned.plan)
-    folder.write_settings(loaded.recipe, planned, dataset.schema, split, about)
     return _Run(loaded.recipe, planned, split, parts)
 
 
@@ -189,30 +210,6 @@ def _continue(folder: RunFolder, dataset: Dataset, asked: Recipe) -> _Run:
     check_same_recipe(folder, recipe, asked)
     check_same_data(folder, dataset, split)
     return _Run(recipe, folder.read_plan(), split, _labelled_parts(dataset, split))
-
-
-def check_same_recipe(folder: RunFolder, stored: Recipe, asked: Recipe, *, besides: str | None = None) -> None:
-    """Refuse settings that a resumed run would not honour; to give none is to keep the run's own.
-
-    Args:
-        folder: of the run.
-        stored: the run's own settings.
-        asked: those that are given now.
-        besides: a part of the recipe that may differ.
-
-    Raises:
-        RunError: names the settings that differ.
-    """
-    left_out = {besides} if besides else None
-    old, new = (flatten(r.model_dump(mode="json", exclude_unset=True, exclude=left_out)) for r in (stored, asked))
-    differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    if new and differing:
-        raise RunError(
-            "the settings are not those that the run was started with",
-            where=folder.root,
-            got=", ".join(f"{name}={new.get(name)} instead of {old.get(name)}" for name in differing[:3]),
-            fix="leave them out to continue the run as it is, or start a new run",
-        )
 
 
 def _help(folder: RunFolder, dataset: Dataset, resume: bool) -> NoReturn:
