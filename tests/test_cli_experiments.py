@@ -19,6 +19,7 @@ from bregma.datasets import write_dataset
 
 SET = [item for item in tiny.OVERRIDES if not item.startswith("train.epochs")]
 SOUND = [{"name": "usual"}, {"name": "slow", "set": ["train.optimizer.lr=1e-6"]}]
+LATE = {"name": "late", "set": ["train.schedule.warmup_steps=999"]}
 RUNAWAY = {"name": "runaway", "set": ["train.optimizer.lr=1e38", "train.schedule.warmup_steps=0"]}
 
 
@@ -93,6 +94,7 @@ class TestStudy:
             (["--seeds", "0,one"], ["--seeds", "expected e.g. 0,1,2", "got 0,one"]),
             (["--set", "tires=[5]"], ["--set tires=[5]", "unknown setting 'tires'", "tiers"]),
             (["--set", "set=[train.epoch=3]"], ["--set train.epoch=3", "unknown setting 'train.epoch'"]),
+            (["--set", f"arms={json.dumps([*SOUND, LATE])}"], ["warmup_steps=999", "longer than the training"]),
             (["--minutes", "0"], ["minutes", "greater than 0"]),
         ],
     )

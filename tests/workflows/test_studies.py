@@ -22,6 +22,8 @@ from bregma.workflows import list_runs, prune_runs, show_run, study
 
 SET = [item for item in tiny.OVERRIDES if not item.startswith("split")]
 RUNAWAY = ["train.optimizer.lr=1e38", "train.schedule.warmup_steps=0"]
+LATE = {"name": "late", "set": ["train.schedule.warmup_steps=999"]}
+NECK = {"name": "neck", "set": ["train.phases=[{epochs: 3, freeze: [neck]}, {epochs: 3}]"]}
 DIVIDED = [{"name": "a", "set": ["split.method=given"]}, {"name": "b", "set": ["split.method=random"]}]
 
 
@@ -160,6 +162,8 @@ class TestStudy:
         [
             ({"tags": ["sex"]}, {}, ConfigError, "no image has the tag 'sex'; expected one of parity"),
             ({"split": None, "arms": DIVIDED}, {}, ConfigError, "divide the data differently.*give the study"),
+            ({"arms": [{"name": "a"}, LATE]}, {}, ConfigError, "--set train.schedule.warmup_steps=999, .*got 999"),
+            ({"arms": [{"name": "a"}, NECK]}, {}, ConfigError, "--set train.phases=.*freeze: .*no part 'neck'"),
             ({}, {"val": 0, "test": 0}, SplitError, "no images to compare.*expected a part called 'test' or 'val'"),
         ],
     )
