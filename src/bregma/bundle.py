@@ -65,6 +65,9 @@ class PredictConfig(Config):
     contradicts all the others, too little to move one that was seen clearly. More is for steady shapes on unclear
     images; it pulls what is out of the ordinary towards the ordinary. None is 0 for the codecs ``chain`` and
     ``slots``, whose elements are not all named, and for whom a wrong name is no reason to move a point."""
+    flag_sd: float = Field(default=6.0, ge=0)
+    """Points further than so many standard deviations from where the others say they are, by the shapes seen in
+    training, are flagged in the prediction with the reason; 0 flags none."""
     pair_weight: float = Field(default=1.0, ge=0)
     """How much the shapes seen in training count, against what the maps show, where the points of sets that cannot be
     told apart are chosen among the peaks of their maps, all sets together; 0 takes the strongest peaks of each. Without

@@ -36,6 +36,8 @@ _LEARNING_ROUNDS = 100
 _ORDERING_ROUNDS = 5
 _LEAST_NOISE = 1e-9
 """In squared pixels, so that a stiff shape and a point that is sure of itself leave an equation that can be solved."""
+_PRESENT = 0.5
+"""A landmark that is more likely not there cannot be in the wrong place."""
 _DEGREES = 4.0
 """Degrees of freedom of the t distribution by which a point that contradicts the others loses weight."""
 
@@ -289,6 +291,22 @@ def reconcile(prediction: Prediction, model: ShapeModel, *, weight: float, sets:
     mean = np.empty_like(points)
     mean[order] = fit.points / factors
     return replace(prediction, mean=mean)
+
+
+def flag_outliers(prediction: Prediction, model: ShapeModel, *, limit: float, sets: Sets = ()) -> Prediction:
+    """Return a prediction that says which points contradict the others; none is moved.
+
+    A point is flagged where it lies more than ``limit`` standard deviations from where the others and the shapes that
+    occur say it is, the others counting the less the more they are contradicted themselves (:meth:`ShapeModel.fit`).
+    """
+    factors = isotropic(prediction.frame)
+    points, cov = prediction.mean * factors, prediction.cov * np.outer(factors, factors)
+    order = model.order(points, cov, sets)
+    away = np.empty(len(model))
+    away[order] = np.sqrt(model.fit(points[order], cov[order]).contradiction)
+    reasons = (f"{sd:.1f} standard deviations from where the other points say it is" for sd in away)
+    doubtful = (away > limit) & (prediction.presence >= _PRESENT)
+    return replace(prediction, flags=tuple(why if bad else "" for bad, why in zip(doubtful, reasons, strict=True)))
 
 
 def isotropic(frame: Frame) -> Array:

@@ -243,6 +243,9 @@ class Prediction:
         samples: ``(S, N, 2)`` draws, where the model gives them.
         instances: the elements of the schema's chain in order, named or not, from a model that tells them apart; None
             from one that fills fixed slots.
+        flags: ``(N,)`` why a landmark is doubtful, empty where nothing speaks against it; None where nobody looked.
+        view_spread: ``(N,)`` root mean square distance in px of the point in single views (or of single models) from
+            ``mean``, part of ``cov``; None where there was one view.
     """
 
     case_id: str
@@ -254,6 +257,8 @@ class Prediction:
     calibration: str = "none"
     samples: Array | None = None
     instances: tuple[Instance, ...] | None = None
+    flags: tuple[str, ...] | None = None
+    view_spread: Array | None = None
 
     def __post_init__(self) -> None:
         n = len(self.mean)
@@ -267,6 +272,14 @@ class Prediction:
             object.__setattr__(self, name, array)
         if ((self.presence < 0) | (self.presence > 1)).any():
             raise InputError("a probability of presence lies outside 0 to 1", where=self.case_id)
+        for name in ("flags", "view_spread"):
+            given = getattr(self, name)
+            if given is not None and len(given) != n:
+                raise InputError(f"prediction '{name}' has the wrong length", expected=str(n), got=str(len(given)))
+        if self.view_spread is not None:
+            spread = np.array(self.view_spread, dtype=np.float64)
+            spread.setflags(write=False)
+            object.__setattr__(self, "view_spread", spread)
         if self.samples is not None:
             object.__setattr__(self, "samples", _checked_samples(self.samples, n, self.case_id))
 
@@ -288,12 +301,15 @@ class Prediction:
             "calibration": self.calibration,
             "samples": None if self.samples is None else self.samples.tolist(),
             "instances": None if self.instances is None else [one.to_dict() for one in self.instances],
+            "flags": None if self.flags is None else list(self.flags),
+            "view_spread": None if self.view_spread is None else self.view_spread.tolist(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Prediction:
         """Rebuild from ``to_dict``."""
         samples, instances = data.get("samples"), data.get("instances")
+        flags, spread = data.get("flags"), data.get("view_spread")
         mean = np.array(data["mean"], dtype=np.float64).reshape(-1, 2)
         return cls(
             case_id=data["case_id"],
@@ -305,6 +321,8 @@ class Prediction:
             calibration=data.get("calibration", "none"),
             samples=None if samples is None else np.array(samples, dtype=np.float64),
             instances=None if instances is None else tuple(Instance.from_dict(one) for one in instances),
+            flags=None if flags is None else tuple(flags),
+            view_spread=None if spread is None else np.array(spread, dtype=np.float64),
         )
 
 

@@ -1,13 +1,15 @@
 """Peaks of two diameters chosen together; views that number the ends differently."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bregma.geometry import Frame
 from bregma.inference import Places
 from bregma.prediction.pairing import choose_together
-from bregma.prediction.predictor import mixture
-from bregma.shape_model import ShapeModel
+from bregma.prediction.predictor import mixture, reordered
+from bregma.shape_model import ShapeModel, flag_outliers
 from bregma.types import Prediction
 
 FRAME = Frame((200, 200), None, "none")
@@ -104,3 +106,44 @@ def test_a_vertical_pair_keeps_its_ends_over_turned_views():
     turned = upright.copy()
     turned[2:] = (99.9, 156.0), (100.1, 44.0)  # From left to right in this view.
     np.testing.assert_allclose(mixture([prediction(upright), prediction(turned)], SETS).mean[2:, 1], [44.0, 156.0])
+
+
+class TestEvidence:
+    def test_views_that_disagree_say_so(self):
+        far = HEAD.copy()
+        far[1] += (6.0, 8.0)
+        mixed = mixture([prediction(HEAD), prediction(far)], SETS)
+        # Two views 10 px apart lie 5 px from their mean.
+        np.testing.assert_allclose(mixed.view_spread, [0, 5, 0, 0], atol=1e-9)
+        # Two such means 10 px apart: 5 px between and 5 px within.
+        again = mixture([mixed, reordered(mixed, np.arange(4))])
+        np.testing.assert_allclose(again.view_spread, [0, 5, 0, 0], atol=1e-9)
+        assert prediction(HEAD).view_spread is None
+
+    def test_a_point_that_contradicts_the_others_is_flagged_and_stays(self):
+        # Deviations of 0.0316 of the size 63.4 px are 2 px.
+        off = HEAD.copy()
+        off[1] += (40.0, 30.0)
+        flagged = flag_outliers(prediction(off), MODEL, limit=6.0, sets=SETS)
+        assert flagged.flags is not None
+        assert [bool(why) for why in flagged.flags] == [False, True, False, False]
+        assert "standard deviations" in flagged.flags[1]
+        np.testing.assert_array_equal(flagged.mean, off)
+        assert Prediction.from_dict(flagged.to_dict()).flags == flagged.flags
+
+    def test_nothing_is_flagged_on_a_usual_head_whatever_the_order_of_its_ends(self):
+        for order in ([0, 1, 2, 3], [1, 0, 2, 3], [1, 0, 3, 2]):
+            assert flag_outliers(prediction(HEAD[order] + 0.5), MODEL, limit=6.0, sets=SETS).flags == ("",) * 4
+
+    def test_a_point_that_is_not_there_is_not_flagged(self):
+        off = HEAD.copy()
+        off[1] += (40.0, 30.0)
+        flags = flag_outliers(prediction(off, (1, 0.2, 1, 1)), MODEL, limit=6.0, sets=SETS).flags
+        assert flags is not None
+        assert flags[1] == ""
+
+    def test_flags_follow_their_points(self):
+        one = replace(prediction(HEAD), flags=("", "why", "", ""))
+        assert reordered(one, np.array([1, 0, 2, 3])).flags == ("why", "", "", "")
+        mixed = mixture([prediction(HEAD), replace(prediction(HEAD[[1, 0, 2, 3]]), flags=("why", "", "", ""))], SETS)
+        assert mixed.flags == ("", "why", "", "")

@@ -17,7 +17,7 @@ from bregma.networks.unet import UNetConfig
 from bregma.prediction import predictor
 from bregma.prediction.predictor import Failure, Predictor, mixture, unflip
 from bregma.shape_model import ShapeModel
-from bregma.types import ArrayImage, Prediction
+from bregma.types import ArrayImage, OutputSpec, Prediction
 
 SHAPE = (170, 200)
 POINTS = np.array([(60.0, 70.0), (140.0, 80.0), (95.0, 115.0), (110.0, 50.0)])
@@ -40,6 +40,7 @@ class BlobFinder:
     by: str = "place"
     offset: tuple = (0.0, 0.0)
     cov: tuple = ((1.0, 0.0), (0.0, 1.0))
+    outputs = OutputSpec()
 
     def decode(self, outputs, shape):
         images = outputs["maps"][:, 0].numpy()

@@ -67,7 +67,7 @@ class _Scene:
 
     def best(self) -> _Picks:
         """Return the places of every set's members in the likeliest arrangement."""
-        options = [list(permutations(np.flatnonzero(one.mass > 0), len(one.members))) for one in self.places]
+        options = [list(permutations(np.flatnonzero(one.mass > 0).tolist(), len(one.members))) for one in self.places]
         if math.prod(map(len, options)) <= MOST_ARRANGEMENTS:
             return self._likeliest([list(picks) for picks in product(*options)])
         chosen = [each[0] for each in options]

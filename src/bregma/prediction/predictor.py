@@ -16,12 +16,13 @@ from bregma.data.augment import NO_CHANGE, Geometric
 from bregma.data.loader import SampleSource
 from bregma.errors import BregmaError, BundleError
 from bregma.exchange import Order, Sets, geometric_order, matching_order, sets_of
+from bregma.geometry import Array
 from bregma.hardware import autocast_dtype, detect_hardware
 from bregma.inference import Chooser, memory_format, predict_source
 from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.pairing import choose_together
 from bregma.schema import LandmarkSchema
-from bregma.shape_model import reconcile
+from bregma.shape_model import flag_outliers, reconcile
 from bregma.types import ArrayImage, Case, Prediction
 
 CHUNK = 32
@@ -104,7 +105,11 @@ class Predictor:
         views = [list(view) for view in self._views(bundle, settings, cases)]
         seen = [self._together(parts) for parts in zip(*views, strict=True)]
         weight = bundle.shape_weight(settings.shape_weight)
-        if bundle.shape_model is None or weight == 0:
+        if bundle.shape_model is None:
+            return seen
+        if settings.flag_sd > 0 and not bundle.codec.outputs.renumbered:
+            seen = [flag_outliers(p, bundle.shape_model, limit=settings.flag_sd, sets=self.sets) for p in seen]
+        if weight == 0:
             return seen
         return [following(reconcile(p, bundle.shape_model, weight=weight, sets=self.sets), self.schema) for p in seen]
 
@@ -168,6 +173,8 @@ def reordered(prediction: Prediction, order: Order) -> Prediction:
         mean=prediction.mean[order],
         cov=prediction.cov[order],
         presence=prediction.presence[order],
+        flags=None if prediction.flags is None else tuple(prediction.flags[i] for i in order),
+        view_spread=None if prediction.view_spread is None else prediction.view_spread[order],
     )
 
 
@@ -192,4 +199,17 @@ def mixture(parts: Sequence[Prediction], sets: Sets = ()) -> Prediction:
         mean=mean,
         cov=np.stack([part.cov for part in parts]).mean(axis=0) + between,
         presence=np.stack([part.presence for part in parts]).mean(axis=0),
+        flags=_any_flags(parts),
+        view_spread=np.sqrt(np.mean([(d**2).sum(axis=1) + _within(part) for d, part in zip(away, parts)], axis=0)),
     )
+
+
+def _within(part: Prediction) -> Array:
+    """Return the mean square distance ``(N,)`` of views that were averaged before."""
+    return np.zeros(len(part)) if part.view_spread is None else part.view_spread**2
+
+
+def _any_flags(parts: Sequence[Prediction]) -> tuple[str, ...] | None:
+    """Return the first reason of any part to doubt a landmark."""
+    looked = [part.flags for part in parts if part.flags is not None]
+    return tuple(next(filter(None, each), "") for each in zip(*looked)) if looked else None

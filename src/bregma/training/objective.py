@@ -78,8 +78,8 @@ def in_nearest_order(labels: Labels, points_in: Tensor, sets: Sets) -> Labels:
     placed = labels.placed.cpu().numpy() > 0
     # Rows are the labels to be put in order, columns the points that they are put beside.
     orders = [
-        matching_order(*each, sets, np.broadcast_to(there[:, None], (len(there), len(there))))
-        for *each, there in zip(true, seen, placed, strict=True)
+        matching_order(points, reference, sets, np.broadcast_to(there[:, None], (len(there), len(there))))
+        for points, reference, there in zip(true, seen, placed, strict=True)
     ]
     order = torch.as_tensor(np.stack(orders), device=labels.points_in.device)
     placed_BN, present, known = (t.gather(1, order) for t in (labels.placed, labels.present, labels.known))
