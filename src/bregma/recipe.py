@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bregma.bundle import PredictConfig
 from bregma.config import Config, Loc, laid_over, read_yaml, validate, with_overrides
@@ -47,6 +47,26 @@ class SplitConfig(Config):
         )
 
 
+class DataConfig(Config):
+    """Which labels are learned from. The images that a run is scored on keep theirs."""
+
+    exclude: str | None = None
+    """Table of suspects (``audit.csv`` of ``inspect --audit``, or one with its columns ``case``, ``landmark``,
+    ``weight``); None learns from every label."""
+    threshold: float = Field(default=0.5, gt=0, le=1)
+    """A label is left out where its score, 1 - ``weight`` of the table, is at least this; 0.5 is as likely a fault as
+    not."""
+    down_weight: bool = False
+    """Let the table's other labels count by their ``weight``: each is seen in that share of its views."""
+
+    @model_validator(mode="after")
+    def _needs_table(self) -> DataConfig:
+        idle = sorted(self.model_fields_set - {"exclude"})
+        if self.exclude is None and idle:
+            raise ValueError(f"{', '.join(idle)} without a table of suspects; give it as data.exclude")
+        return self
+
+
 class Recipe(Config):
     """Settings that differ from the plan; ``model``, ``augment``, ``loss`` and ``train`` have the plan's structure."""
 
@@ -57,6 +77,7 @@ class Recipe(Config):
     """Where the settings come from (paper, project)."""
     minutes: float | None = Field(default=None, gt=0)
     """Wall-clock budget of the training steps; the number of epochs is set from a few measured steps."""
+    data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     evaluate: EvaluationSettings = EvaluationSettings()
     predict: PredictConfig = PredictConfig()

@@ -64,6 +64,10 @@ def train(
         float | None, typer.Option("--minutes", help="Budget of wall-clock time for the training.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    exclude: Annotated[
+        Path | None,
+        typer.Option("--exclude", help="audit.csv of `inspect --audit`: labels to leave out.", show_default=False),
+    ] = None,
     format: Format = "auto",
     schema: Schema = None,
     images: Images = None,
@@ -89,6 +93,7 @@ def train(
             overrides=set_ or (),
             options=options,
             minutes=minutes,
+            exclude=exclude,
             resume=resume,
             observer=observer,
             track=track,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,9 @@ from bregma.schema import LandmarkSchema
 from bregma.types import Case, LandmarkSet, Status
 
 Pixels = tuple[NDArray[Any], Normalised]
+
+_DOUBT = 1
+"""Tells the draws of doubted labels from those of augmentation."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class SampleSource:
         augment: ranges of random changes, or None for validation and prediction.
         seed: base of every random draw.
         cache_mb: memory for decoded images.
+        trust: case id to ``(N,)``, the share of its views in which a doubted label is seen; in the others it counts
+            as not given, which weighs it so in any loss and for any codec. Missing cases are trusted.
 
     Raises:
         ConfigError: flips are asked for where the schema forbids them.
@@ -102,6 +107,7 @@ class SampleSource:
         *,
         seed: int = 0,
         cache_mb: int = 2048,
+        trust: Mapping[str, Array] | None = None,
     ) -> None:
         if augment is not None and augment.flip > 0 and schema.flip == "never":
             raise ConfigError(
@@ -115,6 +121,7 @@ class SampleSource:
         self.preprocess = preprocess
         self.augment = augment
         self.seed = seed
+        self.trust = trust or {}
         self.view = NO_CHANGE
         self._cache = _PixelCache(cache_mb * 2**20)
 
@@ -137,7 +144,7 @@ class SampleSource:
             pixels = apply_photometric(pixels, tone)
         marks = _no_labels(len(self.schema)) if case.landmarks is None else case.landmarks
         points = apply_to_points(marks.points, base, change, size)
-        status = marks.status
+        status = self._seen(marks, index, epoch)
         if change.flip:
             order = list(self.schema.flip_permutation)
             points, status = points[order], status[order]
@@ -151,6 +158,15 @@ class SampleSource:
         other = copy.copy(self)
         other.view, other.augment = view, None
         return other
+
+    def _seen(self, marks: LandmarkSet, index: int, epoch: int) -> NDArray[np.int8]:
+        """Return the statuses of an epoch, in which some doubted labels pass for not given."""
+        trust = self.trust.get(self.cases[index].id)
+        if trust is None:
+            return marks.status
+        # A stream of its own, so that a doubted label changes nothing else in a training.
+        hidden = np.random.default_rng((self.seed, epoch, index, _DOUBT)).random(len(trust)) >= trust
+        return np.where(marks.labelled & hidden, np.int8(Status.UNLABELLED), marks.status)
 
     def _pixels(self, index: int) -> Pixels:
         kept = self._cache.get(index)

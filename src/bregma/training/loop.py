@@ -20,6 +20,7 @@ from torch import Tensor
 from bregma.bundle import build_model
 from bregma.data.loader import Batch, SampleSource, batches, epoch_order
 from bregma.errors import RunError
+from bregma.geometry import Array
 from bregma.inference import memory_format
 from bregma.schema import LandmarkSchema
 from bregma.training.checkpoint import (
@@ -84,6 +85,7 @@ class Trainer:
         val_cases: labelled cases that choose the best weights; empty to keep the last ones.
         folder: where ``checkpoint/``, ``history.csv`` and ``tensorboard/`` go.
         observer: hears of progress.
+        trust: case id to ``(N,)``, the share of its views in which a doubted label is seen; missing cases are trusted.
 
     Raises:
         ConfigError: settings that do not fit each other, before anything is trained.
@@ -97,6 +99,7 @@ class Trainer:
         val_cases: Sequence[Case],
         folder: Path,
         observer: Observer | None = None,
+        trust: Mapping[str, Array] | None = None,
     ) -> None:
         self.plan, self.schema, self.folder = plan, schema, folder
         settings = plan.train
@@ -111,7 +114,13 @@ class Trainer:
         self.average.network.to(self.fabric.device)
         self.parts = Parts(network)
         self.source = SampleSource(
-            train_cases, schema, plan.model.preprocess, plan.augment, seed=settings.seed, cache_mb=settings.cache_mb
+            train_cases,
+            schema,
+            plan.model.preprocess,
+            plan.augment,
+            seed=settings.seed,
+            cache_mb=settings.cache_mb,
+            trust=trust,
         )
         self.validation = SampleSource(val_cases, schema, plan.model.preprocess, cache_mb=settings.cache_mb)
         self.progress = Progress()

@@ -2,6 +2,7 @@
 
 run/
 recipe.yaml       the settings a person wrote
+suspects.csv      labels that count less or not at all, where there are some
 plan.json         every resolved setting with its reason
 schema.json  split.json  provenance.json
 history.csv  curves.png  tensorboard/  checkpoint/
@@ -25,8 +26,8 @@ from typing import Any
 from bregma import __version__
 from bregma.config import Config, read_yaml, save_yaml, validate
 from bregma.data.split import Split
-from bregma.errors import RunError
-from bregma.files import read_json, sha256_file, write_json
+from bregma.errors import InputError, RunError
+from bregma.files import read_json, sha256_file, write_json, write_text
 from bregma.hardware import detect_hardware
 from bregma.recipe import Recipe
 from bregma.schema import LandmarkSchema, schema_from_dict
@@ -35,7 +36,7 @@ from bregma.training.settings import Plan
 from bregma.types import Case, Dataset
 
 _PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scipy", "opencv-python-headless", "pydicom", "safetensors")
-_BEGUN = ("recipe.yaml", "schema.json", "split.json", "provenance.json")
+_BEGUN = ("recipe.yaml", "schema.json", "split.json", "provenance.json", "suspects.csv")
 """What is written before the plan."""
 
 
@@ -59,6 +60,19 @@ class RunFolder:
     def history(self) -> Path:
         """One row a validation."""
         return self.root / "history.csv"
+
+    @property
+    def suspects(self) -> Path:
+        """The run's own copy of the table of labels that it does not, or not fully, learn from."""
+        return self.root / "suspects.csv"
+
+    def keep_suspects(self, table: str | Path) -> None:
+        """Copy a table of suspects, so that a resumed run finds it as it was."""
+        try:
+            text = Path(table).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", where=table) from error
+        write_text(self.suspects, text)
 
     def evaluation(self, part: str) -> Path:
         """Where the evaluation on a part of the split lies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.named_settings import settings_of
 from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe, command_line, provenance
 from bregma.workflows.track import Track, untracked
+from bregma.workflows.trusted import TrustedLabels, trusted_labels
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ def train(
     overrides: Sequence[str] = (),
     options: DataOptions | None = None,
     minutes: float | None = None,
+    exclude: str | Path | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     track: Track = untracked,
@@ -92,6 +95,7 @@ def train(
         overrides: single settings, ``a.b=value``, over the recipe.
         options: how to read ``data``.
         minutes: wall-clock budget of the training steps, over the recipe's.
+        exclude: table of suspect labels, over the recipe's ``data.exclude``.
         resume: continue an interrupted run to the result that it would have had, with its own settings; where there
             is no run yet, begin one.
         observer: hears of progress.
@@ -103,7 +107,10 @@ def train(
         SystemExit: training is over, in a process that was started for a further device (``train.devices``).
     """
     dataset = load_data(data, options)
-    loaded = load_recipe(recipe, [*overrides, *([] if minutes is None else [f"minutes={minutes}"])])
+    changes = [*overrides, *([] if minutes is None else [f"minutes={minutes}"])]
+    if exclude is not None:
+        changes.append(f"data.exclude={json.dumps(str(exclude))}")
+    loaded = load_recipe(recipe, changes)
     return train_loaded(dataset, Path(out), loaded, resume=resume, observer=observer, track=track)
 
 
@@ -127,7 +134,13 @@ def train_loaded(
         with settings_of(loaded):
             run = _begin(folder, dataset, loaded)
     trainer = Trainer(
-        run.planned.plan, dataset.schema, run.parts["train"], run.parts.get("val", ()), folder.root, observer
+        run.planned.plan,
+        dataset.schema,
+        run.parts["train"],
+        run.parts.get("val", ()),
+        folder.root,
+        observer,
+        run.trusted.trust,
     )
     trained = trainer.fit(resume=resume)
     return _finish(folder, dataset, run, trained, track)
@@ -141,7 +154,9 @@ class _Run:
     planned: Planned
     split: Split
     parts: dict[str, tuple[Case, ...]]
-    """The labelled cases of each part."""
+    """The labelled cases of each part; the training part without the labels that are left out."""
+    trusted: TrustedLabels
+    """Which labels of the training part count."""
 
 
 def check_recipe(dataset: Dataset, loaded: LoadedRecipe) -> None:
@@ -163,6 +178,9 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes)
     check_length(planned.plan.train, len(cases))
     about = provenance(dataset, run.split, command_line(), planned.plan)
+    if loaded.recipe.data.exclude is not None:
+        folder.keep_suspects(loaded.recipe.data.exclude)
+        about["labels"] = {"table": loaded.recipe.data.exclude, **run.trusted.to_dict()}
     folder.write_settings(loaded.recipe, planned, dataset.schema, run.split, about)
     return replace(run, planned=planned)
 
@@ -170,7 +188,7 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
 def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     """Plan a training in full, but for the epochs that fit into a budget."""
     split = loaded.recipe.split.apply(dataset)
-    parts = _labelled_parts(dataset, split)
+    parts, trusted = _trusted_parts(dataset, split, loaded.recipe, loaded.recipe.data.exclude)
     _check_shapes(loaded.recipe, parts["train"])
     learnt = Dataset(dataset.name, dataset.schema, parts["train"])
     planned = make_plan(
@@ -183,7 +201,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     )
     planned = with_first_weights(with_reference(planned, parts["train"]))
     check_plan(planned.plan, dataset.schema, len(parts["train"]))
-    return _Run(loaded.recipe, planned, split, parts)
+    return _Run(loaded.recipe, planned, split, parts, trusted)
 
 
 def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
@@ -209,15 +227,24 @@ def _continue(folder: RunFolder, dataset: Dataset, asked: Recipe) -> _Run:
         )
     check_same_recipe(folder, recipe, asked)
     check_same_data(folder, dataset, split)
-    return _Run(recipe, folder.read_plan(), split, _labelled_parts(dataset, split))
+    return _Run(recipe, folder.read_plan(), split, *_trusted_parts(dataset, split, recipe, folder.suspects))
 
 
 def _help(folder: RunFolder, dataset: Dataset, resume: bool) -> NoReturn:
     """Train beside the process that started this one, which alone writes the results; then end."""
-    parts = _labelled_parts(dataset, folder.read_split())
+    parts, trusted = _trusted_parts(dataset, folder.read_split(), folder.read_recipe(), folder.suspects)
     plan = folder.read_plan().plan
-    Trainer(plan, dataset.schema, parts["train"], parts.get("val", ()), folder.root).fit(resume=resume)
+    val = parts.get("val", ())
+    Trainer(plan, dataset.schema, parts["train"], val, folder.root, trust=trusted.trust).fit(resume=resume)
     raise SystemExit(0)
+
+
+def _trusted_parts(
+    dataset: Dataset, split: Split, recipe: Recipe, table: str | Path | None
+) -> tuple[dict[str, tuple[Case, ...]], TrustedLabels]:
+    parts = _labelled_parts(dataset, split)
+    trusted = trusted_labels(parts["train"], dataset, recipe.data, table)
+    return {**parts, "train": trusted.cases}, trusted
 
 
 def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...]]:
@@ -259,7 +286,7 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
             name=f"{folder.root.resolve().name}, {dataset.name} {part}",
             settings=run.recipe.evaluate,
             predict=run.recipe.predict,
-            notes=selection_notes(run.planned, part, trained),
+            notes=(*run.trusted.notes, *selection_notes(run.planned, part, trained)),
             track=track,
         )
     return TrainResult(
