@@ -173,6 +173,10 @@ def _prediction(case: Case, points: Array, sd: float = 2.0) -> Prediction:
     return Prediction(case.id, points, cov, np.ones(len(points)), case.frame)
 
 
+def _shift(points: Array, case: Case) -> Array:
+    return points + np.array([30.0, 0.0])
+
+
 class TestDisagreement:
     def test_a_label_that_no_fold_agrees_with(self, heads: Dataset) -> None:
         rng = np.random.default_rng(1)
@@ -194,7 +198,7 @@ class TestDisagreement:
             assert case.landmarks is not None
             sd = 20.0 if row == 12 else 2.0
             predictions[case.id] = [_prediction(case, case.landmarks.points + rng.normal(0, 1.5, (4, 2)), sd)]
-        wrong = _relabelled(heads, {11: lambda p, _: p + np.array([30.0, 0.0]), 12: lambda p, _: p + np.array([30.0, 0.0])})
+        wrong = _relabelled(heads, {11: _shift, 12: _shift})
         audit = audit_labels(wrong, predictions=predictions, use_images=False)
         assert audit.case_scores()[11] > ALARM > audit.case_scores()[12]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -43,8 +43,9 @@ def image_evidence(
     good = usable_half(posed.misfit[usable], starts)
     begin = np.array([starts[int(good[0])] if start is None else start for start in starts])
     centred = (posed.standard - np.nanmean(posed.standard, axis=0)) @ frame.turn.T / frame.half
-    found = congeal([view.image for view in views], begin, good, _flips(centred, orders))
-    places = _places(frame, ordered, found.poses, centred, orders, good)
+    flips = _flips(centred, orders)
+    found = congeal([view.image for view in views], begin, good, [flip.signs for flip in flips])
+    places = _symmetric(_places(frame, ordered, found.poses, centred, orders, good), flips)
     expected = frame.on_image(places, found.poses)
     return _compared(points, usable, views, expected, orders)
 
@@ -76,15 +77,28 @@ def usable_half(misfit: Array, starts: Sequence[Array | None]) -> NDArray[np.int
     return order[: max(1, int(posable.sum()) // 2)]
 
 
-def _flips(shape: Array, orders: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
+@dataclass(frozen=True)
+class _Flip:
+    """A mirror image that means the same: ``shape[order]`` is nearly ``shape * signs``."""
+
+    signs: tuple[int, int]
+    order: NDArray[np.intp]
+
+
+def _flips(shape: Array, orders: NDArray[np.intp]) -> tuple[_Flip, ...]:
     """Return the signs of x and y under which the mean shape is itself again, in an equivalent order."""
     known = are_known(shape)
+    found = [_Flip((1, 1), orders[0])]
+    for signs in ((1, -1), (-1, 1), (-1, -1)):
+        away = np.linalg.norm(shape[orders] - shape * signs, axis=-1)[:, known].max(axis=1)
+        if away.min() < _ALIKE:
+            found.append(_Flip(signs, orders[int(np.argmin(away))]))
+    return tuple(found)
 
-    def alike(signs: tuple[int, int]) -> bool:
-        away = np.linalg.norm(shape[orders] - shape * signs, axis=-1)[:, known]
-        return bool(away.max(axis=1).min() < _ALIKE)
 
-    return tuple(signs for signs in product((1, -1), (1, -1)) if signs == (1, 1) or alike(signs))
+def _symmetric(places: Array, flips: Sequence[_Flip]) -> Array:
+    """Return the mean of places ``(N, 2)`` over the mirror images that mean the same, as the template is, too."""
+    return np.asarray(np.mean([places[flip.order] * flip.signs for flip in flips], axis=0))
 
 
 def _places(
