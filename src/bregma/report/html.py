@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bregma.report import words
+from bregma.report.chains import chain_sections
 from bregma.report.page import write_page
 from bregma.report.sections import (
     agreement_figures,
@@ -66,6 +67,8 @@ def write_report(
     pictures = len(shown) + len(examples)
     level = f"{100 * float(evaluation.settings.get('level', 0.95)):g} %"
     main = words.main_metrics(evaluation.metrics)
+    chains = chain_sections(evaluation)
+    elsewhere = {*main, *(row["name"] for chain in chains for row in chain.metrics)}
     return write_page(
         path,
         "report.html.j2",
@@ -76,7 +79,8 @@ def write_report(
         headline=metric_rows(evaluation, words.headline_metrics(evaluation.metrics)),
         human=bool(evaluation.human),
         main_rows=metric_rows(evaluation, main),
-        other_rows=metric_rows(evaluation, [name for name in evaluation.metrics if name not in set(main)]),
+        other_rows=metric_rows(evaluation, [name for name in evaluation.metrics if name not in elsewhere]),
+        chains=chains,
         worst=[
             case_tile(schema, result, heading=f"{rank}. {result.case.id}", pictures=pictures)
             for rank, result in enumerate(shown, start=1)

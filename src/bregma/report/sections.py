@@ -100,9 +100,15 @@ def missing_measurements(cases: Sequence[CaseResult]) -> list[dict[str, Any]]:
             if m.status != "ok":
                 found[m.label, f"{m.status.replace('_', ' ')}: {m.reason}"].append(result.case.id)
     return [
-        {"label": label, "reason": reason, "places": len(ids), "cases": _some(list(dict.fromkeys(ids)))}
+        {"label": label, "reason": reason, "places": len(ids), "cases": some_ids(list(dict.fromkeys(ids)))}
         for (label, reason), ids in found.items()
     ]
+
+
+def some_ids(ids: Sequence[str]) -> str:
+    """Return the first few of a list of cases, and how many more there are."""
+    more = f" and {len(ids) - _MOST_IDS} more" if len(ids) > _MOST_IDS else ""
+    return ", ".join(ids[:_MOST_IDS]) + more
 
 
 def comparison_rows(comparison: ComparisonTable, schema: LandmarkSchema | None) -> list[dict[str, Any]]:
@@ -171,8 +177,3 @@ def _grades(schema: LandmarkSchema, name: str, pairs: Sequence[Pair]) -> list[Pi
         counts[labels.index(true), labels.index(predicted)] += 1
     title = schema.grade(scale).label or scale
     return [svg(figures.confusion(counts, labels, title), f"Table of true and predicted grades, {title}")]
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _MOST_IDS} more" if len(ids) > _MOST_IDS else ""
-    return ", ".join(ids[:_MOST_IDS]) + more

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bregma.results import Estimate
-from bregma.schema import LandmarkSchema
+from bregma.schema import Chain, LandmarkSchema
 
 NOTHING = "–"
 
@@ -19,6 +19,7 @@ _LONGEST_LIST = 40
 _SPACE = r"(?P<space>mm_ref|mm|px_at_\d+|px)"
 _METRICS: tuple[tuple[str, str], ...] = (
     (rf"mre_sd_{_SPACE}", "Standard deviation of radial errors"),
+    (rf"mre_as_labelled_{_SPACE}", "MRE with exchangeable points in the order of the labels"),
     (rf"mre_{_SPACE}", "Mean radial error (MRE)"),
     (rf"median_{_SPACE}", "Median radial error"),
     (rf"p95_{_SPACE}", "95th percentile of radial errors"),
@@ -46,6 +47,27 @@ _MEASURED: dict[str, str] = {
 }
 
 
+_CHAIN: tuple[tuple[str, str], ...] = (
+    (r"recall", "labelled ones found (recall)"),
+    (r"precision", "given ones that are there (precision)"),
+    (r"f1", "found and there (F1)"),
+    (r"invented_images", "images with an invented one"),
+    (r"missed_images", "images with a missed one"),
+    (r"level_right", "found ones with the right level"),
+    (r"level_wrong", "found ones with a wrong level"),
+    (r"level_unnamed", "found ones without a level"),
+    (r"shifted_images", "images with a shifted level"),
+    (rf"mre_{_SPACE}", "mean radial error of found ones, whatever their level"),
+    (rf"slots_mre_{_SPACE}", "mean radial error of all, slot by slot"),
+)
+
+
+def is_chain_metric(name: str, chain: Chain) -> bool:
+    """Tell whether a metric's plain name is one of a chain's."""
+    kind = name.removeprefix(f"{chain.name}_")
+    return kind != name and any(re.fullmatch(pattern, kind) for pattern, _ in _CHAIN)
+
+
 def metric_words(name: str, schema: LandmarkSchema | None = None) -> str:
     """Return a metric's plain name in words, or the name itself where it is not known here."""
     for pattern, words in _METRICS:
@@ -56,6 +78,11 @@ def metric_words(name: str, schema: LandmarkSchema | None = None) -> str:
         rest = name.removeprefix(f"{spec.name}_")
         if rest != name and rest in _MEASURED:
             return f"{spec.label}: {_MEASURED[rest]}"
+    for chain in schema.chains if schema else ():
+        for pattern, words in _CHAIN:
+            match = re.fullmatch(f"{chain.name}_{pattern}", name)
+            if match:
+                return f"{chain.name}: {_in_space(words, match.groupdict())}"
     return name
 
 
@@ -75,7 +102,7 @@ def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
     Where errors at a published protocol's size were asked for, those come here.
     """
     names = [name for name in metrics if re.search(r"_at_\d+$", name)] or main_metrics(metrics)
-    wanted = ("mre_(?!sd)", "median_", "p95_", "sdr_", "outliers_per_image")
+    wanted = ("mre_(?!sd|as_labelled)", "median_", "p95_", "sdr_", "outliers_per_image")
     found = [next((name for name in names if re.match(pattern, name)), None) for pattern in wanted]
     grades = [name for name in metrics if re.search(r"(?<!worst)_grade_accuracy$", name)]
     return [*([name for name in found if name] or names[:5]), *grades]
