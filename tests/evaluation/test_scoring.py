@@ -191,6 +191,17 @@ def test_exchangeable_points_have_no_order() -> None:
     assert _run([_case("1")], [[(50, 11), (10, 10)]]).metrics["mre_px"].value > 40  # type: ignore[operator]
 
 
+def test_exchangeable_points_held_to_the_order_of_the_labels() -> None:
+    schema = _schema(exchangeable=[["a", "b"]])
+    cases = [_case("1", spacing=(0.5, 0.5)), _case("2", spacing=(0.5, 0.5))]
+    found = _run(cases, [[(50, 10), (10, 10)], [(10, 13), (50, 14)]], schema).metrics
+    # 40, 40, 3 and 4 px.
+    assert found["mre_px"].value == 1.75
+    assert found["mre_as_labelled_px"].value == 21.75
+    assert found["mre_as_labelled_mm"].value == 10.875
+    assert "mre_as_labelled_px" not in _run(cases, [[(50, 10), (10, 10)], [(10, 13), (50, 14)]]).metrics
+
+
 def test_exchangeable_points_of_which_one_is_not_labelled() -> None:
     schema = _schema(exchangeable=[["a", "b"]])
     truth = LandmarkSet([[10, 10], [0, 0]], [Status.VISIBLE, Status.UNLABELLED])

@@ -49,7 +49,10 @@ def meaning_notes(
         first, second, length_mm = schema.reference_length
         notes.append(f"mm_ref takes {first} to {second} as {length_mm:g} mm on each image; it is a convention.")
     if schema.exchangeable:
-        notes.append("Exchangeable points were matched to the labels in the order that fits best.")
+        notes.append(
+            "Exchangeable points were matched to the labels in the order that fits best; mre_as_labelled holds them to "
+            "the order of the labels."
+        )
     if subjects < 2:
         notes.append("All images come from one subject, so no intervals can be given.")
     elif subjects < FEW_SUBJECTS:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bregma import metrics
 from bregma.errors import ConfigError, InputError
+from bregma.evaluation.as_labelled import as_labelled_figures
 from bregma.evaluation.case import score_case, score_reader
 from bregma.evaluation.element_figures import element_figures, image_elements
 from bregma.evaluation.figures import Figure, estimates, point_figures
@@ -102,6 +103,7 @@ def _figures(
     rows = readings(results, subjects)
     images = image_elements(schema, results, failed, subjects)
     figures = point_figures(table, settings) | element_figures(images, len(subjects), schema, at_size=settings.at_size)
+    figures |= as_labelled_figures(schema, results, table)
     figures |= measurement_figures(rows, len(subjects), schema)
     return _Scored(len(subjects), table, rows, figures)
 
