@@ -91,6 +91,8 @@ class MeasurementSpec(Config):
 
     name: Name
     label: str
+    short: str = ""
+    """What it is called on a picture, e.g. ``BPD``; reports draw the measurements that have a short name."""
     primitive: Name
     points: dict[Name, str]
     """Role to landmark name; ``{level}``, ``{upper}`` and ``{lower}`` stand for levels of ``along``."""

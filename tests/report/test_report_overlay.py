@@ -148,7 +148,7 @@ def test_slip_is_drawn_from_the_corner_to_the_foot_of_the_perpendicular() -> Non
                     "name": "slip",
                     "label": "Slip",
                     "primitive": "slip_ratio",
-                    "points": {"slipped": "up", "anterior": "ant", "posterior": "post"},
+                    "points": {"upper_posterior": "up", "lower_anterior": "ant", "lower_posterior": "post"},
                     "unit": "%",
                 }
             ],

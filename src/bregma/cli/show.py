@@ -123,7 +123,7 @@ def show_predictions(result: PredictResult) -> None:
 def show_measurements(measured: Mapping[str, tuple[Measurement, ...]]) -> None:
     """Write measurements, one a row."""
     rows = [
-        (case, found.label, found.level or "", measurement_text(found), found.grade or "")
+        (case, found.label, found.place or "", measurement_text(found), found.grade or "")
         for case, all_found in measured.items()
         for found in all_found
     ]

@@ -32,6 +32,7 @@ FAINT_INK: Colour = (168, 175, 184)
 
 _SUPERSAMPLE = 2
 _SHIFT = 6
+_MOST_DASHES = 500
 
 
 @lru_cache(maxsize=64)
@@ -111,9 +112,9 @@ class Canvas:
         self._blend(draw, alpha)
 
     def dashes(self, start: Array, end: Array, colour: Colour, width: float, *, dash: float) -> None:
-        """Draw a dashed line between two points."""
+        """Draw a dashed line between two points; longer dashes where it leads far off the picture."""
         length = float(np.hypot(*(end - start)))
-        count = max(1, round(length / (2 * dash)))
+        count = max(1, round(min(length / (2 * dash), _MOST_DASHES)))
         stops = np.linspace(0.0, 1.0, 2 * count)
         for a, b in zip(stops[::2], stops[1::2]):
             self.line([start + a * (end - start), start + b * (end - start)], colour, width)

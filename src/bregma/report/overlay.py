@@ -26,7 +26,8 @@ from bregma.report.canvas import (
     window,
 )
 from bregma.report.legend import Entry, legend_strip
-from bregma.report.measure_marks import MeasurePen, draw_measurements
+from bregma.report.measure_marks import draw_measurements
+from bregma.report.measure_pen import MeasurePen
 from bregma.report.words import short_labels
 from bregma.schema import LandmarkSchema
 from bregma.types import LandmarkSet, Measurement, Prediction

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bregma.errors import BregmaError, ImageError
 from bregma.geometry import Array, Frame
+from bregma.report.measure_marks import drawn_measurements
 from bregma.report.overlay import draw_overlay
 from bregma.report.page import Picture, jpeg
 from bregma.report.words import number, plural, short_labels
@@ -21,8 +22,7 @@ from bregma.types import ImageSource, Measurement, Prediction
 TILE_PX = 720
 _SMALL_TILE, _LARGE_TILE = 1.5, 1.15
 _LEAST_ASPECT = 0.62
-_MOST_DRAWN = 8
-_LARGEST = 3
+_MOST_DRAWN = 16
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def prediction_tile(
             _pixels(image, prediction.frame),
             schema=schema,
             prediction=prediction,
-            measurements=_main_measurements(schema, measurements),
+            measurements=drawn_measurements(schema, measurements, _MOST_DRAWN),
             size=TILE_PX,
             mark_scale=_LARGE_TILE,
             least_aspect=_LEAST_ASPECT,
@@ -138,17 +138,3 @@ def _model_line(prediction: Prediction) -> str:
     doubtful = int((prediction.presence < 0.5).sum())
     hidden = f"; {plural(doubtful, 'landmark')} probably not on the image, not drawn" if doubtful else ""
     return f"model {prediction.model or 'unknown'}, uncertainty calibrated by: {prediction.calibration}{hidden}"
-
-
-def _main_measurements(schema: LandmarkSchema, measurements: Sequence[Measurement]) -> Sequence[Measurement]:
-    """Return what can be drawn without covering the image.
-
-    Graded measurements come first, else those of the whole image, else the largest few of the first one along a chain.
-    """
-    graded = {spec.name for spec in schema.measurements if spec.grade is not None}
-    known = [m for m in measurements if m.value is not None]
-    chosen = [m for m in known if m.name in graded] or [m for m in known if m.level is None]
-    if not chosen and known:
-        alike = [m for m in known if m.name == known[0].name]
-        chosen = sorted(alike, key=lambda m: -abs(m.value or 0.0))[:_LARGEST]
-    return chosen[:_MOST_DRAWN]
