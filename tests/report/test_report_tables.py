@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 
 from bregma.errors import InputError, SchemaError
 from bregma.geometry import Frame
+from bregma.instances import Instance
 from bregma.report import (
     iter_predictions,
     read_predictions,
+    write_elements_csv,
     write_measurements_csv,
     write_measurements_json,
     write_predictions,
@@ -44,11 +47,45 @@ def predictions(spacing: bool = True) -> list[Prediction]:
     return made
 
 
+def with_elements() -> Prediction:
+    """A prediction with a named element and one without a name or its second part."""
+    cov = np.array([[[4.0, 0.0], [0.0, 0.25]]] * 2)
+    named = Instance("spine", ("top", "low"), np.array([[1.5, 2.0], [1.0, 9.0]]), cov, [1.0, 0.9], 0.95, "L4", 0.8)
+    unnamed = Instance("spine", ("top",), np.array([[0.1 + 0.2, 30.0]]), cov[:1], [0.7], 0.6)
+    return replace(predictions()[1], instances=(named, unnamed))
+
+
 def same(a: Prediction, b: Prediction) -> bool:
     arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("mean", "cov", "presence"))
     samples = (a.samples is None) == (b.samples is None) and (a.samples is None or np.array_equal(a.samples, b.samples))
     rest = (a.case_id, a.frame, a.model, a.calibration) == (b.case_id, b.frame, b.model, b.calibration)
     return arrays and samples and rest
+
+
+@pytest.mark.parametrize("name", ["p.json", "p.jsonl"])
+def test_elements_of_chains_come_back_exactly(tmp_path: Path, name: str) -> None:
+    given = [with_elements(), predictions()[0], replace(predictions()[2], instances=())]
+    back = read_predictions(write_predictions(tmp_path / name, given))
+    assert [one.instances for one in back] == [one.instances for one in given]
+    assert back[1].instances is None
+
+
+def test_elements_as_a_table(tmp_path: Path) -> None:
+    path = write_elements_csv(tmp_path / "e.csv", [with_elements(), predictions()[0]])
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(r["case"], r["place"], r["level"], r["part"]) for r in rows] == [
+        ("Fall 1 ü", "1", "L4", "top"),
+        ("Fall 1 ü", "1", "L4", "low"),
+        ("Fall 1 ü", "2", "", "top"),
+    ]
+    assert (rows[0]["x"], rows[0]["sd_x"], rows[0]["sd_y"], rows[0]["level_probability"]) == (
+        "1.5",
+        "2.0",
+        "0.5",
+        "0.8",
+    )
+    assert (float(rows[2]["x"]), rows[2]["level_probability"], rows[2]["presence"]) == (0.1 + 0.2, "", "0.7")
 
 
 @pytest.mark.parametrize("name", ["p.json", "p.jsonl"])

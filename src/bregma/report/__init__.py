@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bregma.report.tables import (
         iter_predictions,
         read_predictions,
+        write_elements_csv,
         write_measurements_csv,
         write_measurements_json,
         write_predictions,
@@ -35,6 +36,7 @@ _HOMES = {
     "screenshot": "browser",
     "iter_predictions": "tables",
     "read_predictions": "tables",
+    "write_elements_csv": "tables",
     "write_measurements_csv": "tables",
     "write_measurements_json": "tables",
     "write_predictions": "tables",
@@ -51,6 +53,7 @@ __all__ = [
     "save_png",
     "screenshot",
     "write_comparison_html",
+    "write_elements_csv",
     "write_measurements_csv",
     "write_measurements_json",
     "write_prediction_report",

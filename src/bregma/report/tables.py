@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from bregma.types import Measurement, Prediction
 
 _FORMAT = "bregma-predictions"
 _PREDICTION_COLUMNS = ("case", "landmark", "x", "y", "x_mm", "y_mm", "sd_x", "sd_y", "presence")
+_ELEMENT_COLUMNS = (
+    *("case", "chain", "place", "level", "level_probability", "probability"),
+    *("part", "x", "y", "sd_x", "sd_y", "presence"),
+)
 _MEASUREMENT_COLUMNS = (
     "case",
     "measurement",
@@ -102,6 +107,20 @@ def write_predictions_csv(path: str | Path, predictions: Iterable[Prediction], s
     return _write_csv(Path(path), _PREDICTION_COLUMNS, rows)
 
 
+def write_elements_csv(path: str | Path, predictions: Iterable[Prediction]) -> Path:
+    """Write one row a part of every element of a chain, named or not; return the path.
+
+    ``place`` counts the elements of an image along the chain from 1; ``level`` is empty where an element could not be
+    named. ``x`` and ``y`` are pixels of the original image, as in ``write_predictions_csv``. Predictions of models that
+    fill fixed slots have no rows.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    rows = (row for prediction in predictions for row in _element_rows(prediction))
+    return _write_csv(Path(path), _ELEMENT_COLUMNS, rows)
+
+
 def write_measurements_csv(path: str | Path, measured: Iterable[tuple[str, Sequence[Measurement]]]) -> Path:
     """Write one row a measurement, from ``(case id, measurements)``; return the path.
 
@@ -183,6 +202,18 @@ def _landmark_rows(prediction: Prediction, schema: LandmarkSchema) -> Iterator[t
         x_mm, y_mm = ("", "") if in_mm is None else map(float, in_mm[i])
         sd_x, sd_y = (math.sqrt(max(0.0, float(prediction.cov[i, k, k]))) for k in (0, 1))
         yield prediction.case_id, name, x, y, x_mm, y_mm, sd_x, sd_y, float(prediction.presence[i])
+
+
+def _element_rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
+    places: Counter[str] = Counter()
+    for one in prediction.instances or ():
+        places[one.chain] += 1
+        sure = one.level_probability if one.level is not None else None
+        about = (prediction.case_id, one.chain, places[one.chain], one.level, sure, one.probability)
+        for i, part in enumerate(one.parts):
+            x, y = map(float, one.points[i])
+            sd_x, sd_y = (math.sqrt(max(0.0, float(one.cov[i, k, k]))) for k in (0, 1))
+            yield *about, part, x, y, sd_x, sd_y, float(one.presence[i])
 
 
 def _measurement_row(case: str, m: Measurement) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from bregma.prediction.predictor import Failure, Predictor
 from bregma.report import (
     PredictedCase,
     read_predictions,
+    write_elements_csv,
     write_measurements_csv,
     write_measurements_json,
     write_prediction_report,
@@ -90,6 +91,8 @@ def predict(
     measured = tuple(measure_prediction(predictor.schema, prediction) for prediction in predictions)
     write_predictions(folder / "predictions.jsonl", predictions, schema=predictor.schema)
     write_predictions_csv(folder / "predictions.csv", predictions, predictor.schema)
+    if any(prediction.instances is not None for prediction in predictions):
+        write_elements_csv(folder / "elements.csv", predictions)
     write_measurement_tables(folder, predictions, measured)
     write_json(folder / "schema.json", predictor.schema.to_dict())
     write_json(folder / "failures.json", {failure.case_id: failure.reason for failure in failures})
