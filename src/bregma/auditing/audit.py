@@ -121,6 +121,14 @@ class LabelAudit:
             places[better], strength[better] = entry.expected[row, better], entry.times[row, better]
         return places
 
+    def strongest(self, row: int) -> tuple[str, Source] | None:
+        """Return the most suspicious landmark of a case and the way of looking that says so; None if none does."""
+        found = [(float(entry.times[row].max(initial=0.0)), entry) for entry in self.evidence]
+        times, entry = max(found, key=lambda pair: pair[0], default=(0.0, None))
+        if entry is None or times <= 0:
+            return None
+        return self.schema.names[int(np.argmax(entry.times[row]))], entry.source
+
     def _suspects_of(self, row: int, scores: Array, least: float) -> Iterator[Suspect]:
         places = self.expected(row)
         for index in np.argsort(-scores, kind="stable"):

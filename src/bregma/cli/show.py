@@ -55,10 +55,13 @@ def show_inspection(found: Inspection) -> None:
 def _show_audit(audit: LabelAudit, files: Sequence[Path]) -> None:
     suspects = audit.suspects()
     images = len({suspect.case_id for suspect in suspects})
-    title = f"\nAudit: {len(suspects)} suspects among the labels of {images} of {len(audit.cases)} images, worst first"
-    rows = [(f"{s.score:.2f}", s.case_id, s.landmark, s.reason) for s in suspects[:MOST_ROWS]]
-    show_table(title, ("Score", "Image", "Landmark", "Why"), rows)
-    _say_cut(len(suspects), "--out writes them all")
+    if suspects:
+        title = f"\nAudit: {len(suspects)} suspects on {images} of {len(audit.cases)} images, worst first"
+        rows = [(f"{s.score:.2f}", s.case_id, s.landmark, s.reason) for s in suspects[:MOST_ROWS]]
+        show_table(title, ("Score", "Image", "Landmark", "Why"), rows)
+        _say_cut(len(suspects), "--out writes them all")
+    else:
+        say(f"the audit suspects none of the labels of {len(audit.cases)} images")
     for note in audit.notes:
         say(f"note: {note}")
     if files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,12 @@ def write_audit(audit: LabelAudit, folder: Path, *, images: int, track: Track) -
 
 
 def _tiles(audit: LabelAudit, suspects: Sequence[Suspect], count: int) -> Iterator[tuple[Any, str]]:
-    worst: dict[str, Suspect] = {}
-    for suspect in suspects:
-        worst.setdefault(suspect.case_id, suspect)
+    suspected = Counter(suspect.case_id for suspect in suspects if suspect.score >= ALARM)
     scores = audit.case_scores()
     for row in audit.ranking[:count]:
-        case = audit.cases[row]
-        found = worst.get(case.id)
-        reason = "" if found is None else f" {found.landmark}: {found.reason}"
-        yield _drawn(audit, row), f"{scores[row]:.2f} {case.id}{reason}"
+        case, strongest = audit.cases[row], audit.strongest(row)
+        why = f", {suspected[case.id]} suspects, {strongest[0]} by {strongest[1]}" if strongest else ""
+        yield _drawn(audit, row), f"{scores[row]:.2f} {case.id}{why}"
 
 
 def _drawn(audit: LabelAudit, row: int) -> Any:
