@@ -16,7 +16,7 @@ from bregma.evaluation.elements import missed_elements
 from bregma.evaluation.figures import Figure
 from bregma.geometry import Array
 from bregma.results import CaseResult, ElementResult
-from bregma.schema import Chain, LandmarkSchema
+from bregma.schema import LandmarkSchema
 from bregma.types import Case
 
 
@@ -66,14 +66,6 @@ def element_figures(
             found = _detection(counts) | (_naming(counts) if chain.named else {}) | _distances(counts, at_size)
             figures |= {f"{chain.name}_{name}": figure for name, figure in found.items()}
     return figures
-
-
-def is_element_figure(name: str, chain: Chain) -> bool:
-    """Tell whether a figure of an evaluation is one of this chain."""
-    return name.startswith(f"{chain.name}_") and name.removeprefix(f"{chain.name}_").startswith(_KINDS)
-
-
-_KINDS = ("precision", "recall", "f1", "invented_images", "missed_images", "level_", "shifted_images", "mre_", "slots_")
 
 
 class _Counts:

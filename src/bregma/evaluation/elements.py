@@ -62,7 +62,8 @@ def match_elements(
 
     The slot figures compare elements as systems with fixed slots do. A model that fills slots is compared slot by slot.
     Of a model that finds elements, the first given one is compared with the first labelled one, and so on, from the
-    top; a labelled one for which none is left is compared with the image's centre, the place that an empty slot has.
+    top; a labelled one for which none is left is compared with the image's centre, which is where the evaluation of the
+    published spine landmark project (``mohamednourdine/spondylolisthesis-maht-net``) puts a slot without a peak.
 
     Args:
         schema: the anatomy.

@@ -25,6 +25,7 @@ from bregma.report.canvas import (
     text_size,
     window,
 )
+from bregma.report.chain_marks import ChainPen, draw_elements, ring_order
 from bregma.report.legend import Entry, legend_strip
 from bregma.report.measure_marks import draw_measurements
 from bregma.report.measure_pen import MeasurePen
@@ -118,6 +119,9 @@ def draw_overlay(
     if true_marks is not None and predicted is not None:
         scene.label_worst(true_marks, predicted, errors, error_unit, label_worst)
     base = predicted or true_marks
+    if base is not None and prediction is not None and prediction.instances is not None:
+        chain_pen = ChainPen(scene.canvas, scene.placer(base), scene.matrix, scene.text_px, scene.stroke)
+        draw_elements(chain_pen, schema, prediction.instances)
     if base is not None:
         points = {name: base.points[i] for i, name in enumerate(schema.names) if base.drawn[i]}
         pen = MeasurePen(scene.canvas, scene.placer(base), scene.text_px, scene.stroke)
@@ -197,7 +201,7 @@ class _Scene:
         for indices in _chain_levels(self.schema):
             corners = marks.points[[i for i in indices if marks.drawn[i]]]
             if len(corners) > 1:
-                self.canvas.line(_ring_order(corners), marks.colour, self.stroke, alpha=0.6, closed=len(corners) > 2)
+                self.canvas.line(ring_order(corners), marks.colour, self.stroke, alpha=0.6, closed=len(corners) > 2)
 
     def _regions(self, predicted: _Marks, cov: Array) -> None:
         for i in np.flatnonzero(predicted.drawn):
@@ -243,12 +247,6 @@ def _chain_levels(schema: LandmarkSchema) -> Iterator[list[int]]:
     for chain in schema.chains:
         for level in chain.levels:
             yield [schema.index(chain.landmark_name(level, part)) for part in chain.parts_of(level)]
-
-
-def _ring_order(corners: Array) -> Array:
-    """Order corners by their angle about the centre, so that an outline does not cross itself."""
-    arms = corners - corners.mean(axis=0)
-    return corners[np.argsort(np.arctan2(arms[:, 1], arms[:, 0]))]
 
 
 def _ellipse(cov: Array) -> Array:
