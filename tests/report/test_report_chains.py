@@ -13,14 +13,15 @@ import pytest
 from bregma.evaluation import EvaluationSettings, evaluate_predictions
 from bregma.geometry import Frame
 from bregma.instances import Instance
-from bregma.report import write_report
+from bregma.measurement import measure_prediction
+from bregma.report import write_prediction_report, write_report
 from bregma.report.canvas import PREDICTION
 from bregma.report.chain_marks import UNNAMED
 from bregma.report.chains import chain_sections
 from bregma.report.overlay import draw_overlay
 from bregma.report.words import metric_words
 from bregma.results import Evaluation
-from bregma.schema import LandmarkSchema, schema_from_dict
+from bregma.schema import LandmarkSchema, load_schema, schema_from_dict
 from bregma.types import ArrayImage, Case, LandmarkSet, Prediction, Status
 
 LEVELS = ("L1", "L2", "L3")
@@ -116,6 +117,50 @@ def test_no_element_at_all(tmp_path: Path) -> None:
     )
     text = write_report(tmp_path / "report.html", found).read_text(encoding="utf-8")
     assert "<h2>Chain: spine</h2>" in text
+
+
+LUMBAR = load_schema("lumbar_lateral")
+BAD: dict[str, list[tuple[int, str | None]]] = {
+    "a gap": [(0, None), (1, None), (3, None)],
+    "out of order": [(1, "L3"), (0, "L4"), (2, "L5"), (3, "S1")],
+    "one vertebra": [(2, None)],
+    "a whole spine": [(place, None) for place in range(12)],
+    "none": [],
+    "all at one place": [(1, None)] * 3,
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input_goes_through_metrics_measurement_and_both_reports(bad: str, tmp_path: Path) -> None:
+    frame = Frame((700, 300), (0.5, 0.5), "user")
+    labels, status = np.zeros((len(LUMBAR), 2)), np.full(len(LUMBAR), Status.OUTSIDE)
+    mean, presence = np.zeros((len(LUMBAR), 2)), np.zeros(len(LUMBAR))
+    instances = []
+    for place, level in enumerate(["L3", "L4", "L5", "S1"]):
+        for part, point in zip(LUMBAR.chain("vertebrae").parts_of(level), _vertebra(place)):
+            labels[LUMBAR.index(f"{level}_{part}")] = point
+            status[LUMBAR.index(f"{level}_{part}")] = Status.VISIBLE
+    for place, level in BAD[bad]:
+        parts = LUMBAR.chain("vertebrae").parts_of(level or "L5")
+        points, n = _vertebra(place)[: len(parts)], len(parts)
+        sure = 0.9 if level else 0.0
+        cov = np.repeat(np.eye(2)[None], n, axis=0)
+        instances.append(Instance("vertebrae", parts, points, cov, np.ones(n), 0.9, level, sure))
+        for part, point in zip(parts, points) if level else ():
+            mean[LUMBAR.index(f"{level}_{part}")], presence[LUMBAR.index(f"{level}_{part}")] = point, 1.0
+    case = Case("1", "1", ArrayImage(np.zeros(frame.shape)), frame, LandmarkSet(labels, status))
+    prediction = Prediction("1", mean, np.zeros((len(LUMBAR), 2, 2)), presence, frame, instances=tuple(instances))
+    settings = EvaluationSettings(draws=200, presence_threshold=0.5)
+    found = evaluate_predictions(LUMBAR, [case], [prediction], settings, name="run")
+    assert all(m.value is not None or m.reason for m in found.cases[0].measured)
+    assert write_report(tmp_path / "report.html", found).is_file()
+    measured = measure_prediction(LUMBAR, prediction)
+    assert write_prediction_report(tmp_path / "p.html", LUMBAR, [(case.image, prediction, measured)]).is_file()
+
+
+def _vertebra(place: int) -> np.ndarray:
+    y = 20.0 + 50 * place
+    return np.array([[120, y], [170, y], [120, y + 38], [170, y + 38]])
 
 
 def test_metrics_in_words() -> None:
