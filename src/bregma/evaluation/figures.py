@@ -16,6 +16,7 @@ and ``mm_ref`` (the literature's convention).
     <measurement>_kappa              quadratically weighted kappa of the grades; _kappa_linear: linearly weighted
     <measurement>_grade_accuracy     places with the true grade, in %; a place without a predicted grade is wrong
     <measurement>_worst_grade_accuracy   images whose highest grade along the chain is right, in %
+    <group>_smape                    symmetric mean absolute percentage error of a group of measurements, over images
     <chain>_recall, _precision, _f1  labelled elements found, given elements that are labelled ones, and both, in %
     <chain>_invented_images, _missed_images   images with an element too many, or one too few, in %
     <chain>_level_right, _level_wrong, _level_unnamed   what found elements are called, in %

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bregma import metrics
 from bregma.evaluation import agreement
 from bregma.evaluation.figures import Figure, estimates
+from bregma.evaluation.grouped import group_figures
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import Reading
 from bregma.geometry import Array
@@ -66,7 +67,7 @@ def measurement_figures(
         figures |= {f"{name}_{kind}": figure for kind, figure in found.items()}
         if order and any(row.level for row in own) and "grade_accuracy" in found:
             figures[f"{name}_worst_grade_accuracy"] = _worst_grade_figure(own, subjects, order)
-    return figures
+    return figures if schema is None else figures | group_figures(rows, subjects, schema)
 
 
 def agreement_figures(rows: Sequence[Reading], subjects: int, order: Grades) -> dict[str, Figure]:

@@ -75,6 +75,8 @@ def metric_words(name: str, schema: LandmarkSchema | None = None) -> str:
         if match:
             return _in_space(words, match.groupdict())
     for spec in schema.measurements if schema else ():
+        if spec.group and name == f"{spec.group}_smape":
+            return f"SMAPE of the group {spec.group}, symmetric mean absolute percentage error"
         rest = name.removeprefix(f"{spec.name}_")
         if rest != name and rest in _MEASURED:
             return f"{spec.label}: {_MEASURED[rest]}"
