@@ -131,7 +131,8 @@ def test_sub_pixel_places_come_back_wherever_they_fall():
 def test_a_vertebra_on_the_border_comes_back(activation):
     at = np.array([quad(7.0, 180.0), quad(9.0, 200.0)])
     at[:, [0, 2], 0] = -0.5
-    away, _ = errors_px(codec_of(schema_of(), activation=activation), spine(2, at=at))
+    truth = spine(2, at=at, sacrum=False).put("S", [(3.0, 215.2), (19.7, 217.0)], PARTS[:2])
+    away, _ = errors_px(codec_of(schema_of(), activation=activation), truth)
     assert away.max() <= TOLERANCE_PX
 
 
@@ -195,17 +196,34 @@ def test_a_chain_with_a_gap_keeps_its_names():
 
 
 def test_a_step_between_one_and_two_levels_leaves_the_rest_unnamed():
-    upper, lower = quad(80, 140.0), quad(80, 212.0)
+    # From V12 to the sacrum it is 48 px, from V11 to V12 72 px, and the network says 48 of both: one level or two.
+    upper, lower = quad(81.55, 111.25), quad(81.55, 183.25)
     truth = spine(2, at=np.array([upper, lower]))
     codec = codec_of(truth.schema)
     outputs = ideal(codec, truth.labels())
-    # The way from V11 to the next level is half as long again as the network says: one level or two.
     unit = 0.1 * SHAPE[0]
     down = codec.layout.maps + 2 * len(PARTS) + 1
-    row = outputs["maps"][0, down, 100:180]
-    outputs["maps"][0, down, 100:180] = torch.where(row != 0, row - (72.0 / 3) / unit, row)
+    row = outputs["maps"][0, down, :150]
+    outputs["maps"][0, down, :150] = torch.where(row != 0, row - 24.0 / unit, row)
     found = codec.decode(outputs, SHAPE).instances[0]
-    assert [one.level for one in found] == [None, "V12", "S"] or found[0].level_probability < 0.6
+    assert [one.level for one in found][1:] == ["V12", "S"]
+    assert found[0].level_probability < 0.6
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 1.4])
+def test_one_way_that_is_misjudged_shifts_no_name(share):
+    """The way from the last vertebra to the sacrum, which is the shortest, is told too short or too long."""
+    truth = spine(5, at=column(5, step=24.0))
+    codec = codec_of(truth.schema)
+    outputs = ideal(codec, truth.labels())
+    link = slice(codec.layout.maps + 2 * len(PARTS), None)
+    # The field leads from each cell to the next centre; only the last vertebra's cells are changed.
+    own = codec.encode(truth.labels()).field_cells[0, 2 * len(PARTS) :].clone()
+    own[:, :195] = False
+    ways = outputs["maps"][0, link]
+    outputs["maps"][0, link] = torch.where(own, ways * share, ways)
+    found = codec.decode(outputs, SHAPE).instances[0]
+    assert [one.level for one in found] == [*LEVELS[7:], "S"]
 
 
 def test_labels_out_of_order_are_drawn_alike():

@@ -96,7 +96,7 @@ def find(parts: Tensor, centre: Tensor, ways: Tensor, reading: Reading) -> list[
     seeds = _apart(expected[:, :-1])
     if not len(seeds):
         return []
-    expected, height, from_cell = expected[seeds], height[seeds], cells[seeds].cpu().numpy()
+    expected, height = expected[seeds], height[seeds]
     points, cov, heights = _parts(parts, expected[:, :-1], reading)
     found = [
         Found(
@@ -104,7 +104,7 @@ def find(parts: Tensor, centre: Tensor, ways: Tensor, reading: Reading) -> list[
             cov[i],
             heights[i],
             _score(height[i], heights[i], points[i], (parts.shape[1], parts.shape[2]), reading),
-            expected[i, -1] - from_cell[i],
+            expected[i, -1] - points[i].mean(axis=0),
             _size(expected[i, :-1]),
         )
         for i in range(len(seeds))

@@ -1,7 +1,7 @@
 """Elements of one image put in order along the chain, and named from the anchor.
 
 A *link* is the way from an element to the centre of the next level as the network sees it. How far the next element
-really is, in links, tells whether a level was passed over.
+really is, in links of the elements thereabouts, tells whether a level was passed over.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def name(ordered: Sequence[Node], *, levels: int, anchor: int | None, countable:
     if anchor is not None and at is not None:
         return _from_anchor(ordered, at, anchor, levels)
     if anchor is None and countable and len(ordered) == levels:
-        whole = float(np.prod([_step(a, b)[1] for a, b in pairwise(ordered)]))
+        whole = float(np.prod([_step(ordered, i)[1] for i in range(levels - 1)]))
         return [Named(node.index, rank, whole) for rank, node in enumerate(ordered)]
     return [Named(node.index, None, 0.0) for node in ordered]
 
@@ -94,8 +94,7 @@ def _from_anchor(ordered: Sequence[Node], at: int, anchor: int, levels: int) -> 
     for way in (-1, 1):
         rank, sure = anchor, ordered[at].score
         for i in range(at + way, -1 if way < 0 else len(ordered), way):
-            upper, lower = (ordered[i], ordered[i - way]) if way < 0 else (ordered[i - way], ordered[i])
-            steps, right = _step(upper, lower)
+            steps, right = _step(ordered, min(i, i - way))
             rank, sure = rank + way * steps, sure * right
             if 0 <= rank < levels:
                 given = sure >= _LEAST_NAMING
@@ -105,14 +104,23 @@ def _from_anchor(ordered: Sequence[Node], at: int, anchor: int, levels: int) -> 
     return named
 
 
-def _step(upper: Node, lower: Node) -> tuple[int, float]:
-    """Return how many levels lie between two neighbours, 1 for none passed over, and the probability of that."""
-    distance = _in_links(upper, lower)[0]
+def _step(ordered: Sequence[Node], i: int) -> tuple[int, float]:
+    """Return how many levels the ``i``-th step leads on, 1 for none passed over, and the probability of that."""
+    distance = float(np.linalg.norm(ordered[i + 1].centre - ordered[i].centre)) / _usual(ordered, i)
     steps = np.arange(1, max(3, int(distance) + 3))
     odds = np.exp(-0.5 * ((distance - steps) ** 2 - (distance - steps).min() ** 2) / _SPREAD**2)
     odds /= odds.sum()
     best = int(odds.argmax())
     return int(steps[best]), float(odds[best])
+
+
+def _usual(ordered: Sequence[Node], i: int) -> float:
+    """Return the geometric mean of the links of both ends of a step and of the element before it.
+
+    One alone may be misjudged, most of all the short one to an anchor of which only an endplate is seen.
+    """
+    links = [node.link for node in ordered[max(0, i - 1) : i + 2] if node.link is not None]
+    return float(np.exp(np.mean([np.log(max(np.linalg.norm(link), 1e-6)) for link in links]))) if links else 1e-6
 
 
 def _in_links(upper: Node, lower: Node) -> tuple[float, float]:
