@@ -17,7 +17,7 @@ from bregma.measurement import measure_prediction
 from bregma.report import write_prediction_report, write_report
 from bregma.report.canvas import PREDICTION
 from bregma.report.chain_marks import UNNAMED
-from bregma.report.chains import chain_sections
+from bregma.report.chains import chain_headlines, chain_sections, element_lines
 from bregma.report.overlay import draw_overlay
 from bregma.report.words import metric_words
 from bregma.results import Evaluation
@@ -109,6 +109,17 @@ def test_slots_that_are_always_full_need_no_section(evaluation: Evaluation) -> N
     part = evaluate_predictions(SCHEMA, [_case("1", 0, 1)], [slots], settings, name="run")
     (section,) = chain_sections(part)
     assert section.faults == (("invented: given where the labels have none", 1, "1"),)
+
+
+def test_captions_and_headlines(evaluation: Evaluation) -> None:
+    lines = {result.case.id: element_lines(SCHEMA, result) for result in evaluation.cases}
+    assert lines == {
+        "good": ("spine: 3 of 3 found",),
+        "shifted": ("spine: 2 of 2 found, 1 invented, 2 named wrongly",),
+        "poor": ("spine: 1 of 2 found, 1 unnamed",),
+    }
+    names = chain_headlines(evaluation, chain_sections(evaluation))
+    assert names == ["spine_f1", "spine_level_right", "spine_mre_px"]
 
 
 def test_no_element_at_all(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from bregma.report.sections import metric_rows, some_ids
 from bregma.report.words import is_chain_metric
 from bregma.results import CaseResult, ElementResult, Evaluation
-from bregma.schema import Chain
+from bregma.schema import Chain, LandmarkSchema
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,26 @@ def chain_sections(evaluation: Evaluation) -> list[ChainSection]:
     Where every image shows every level, and every level has its slot, there is nothing to find or to name.
     """
     return [_section(evaluation, chain) for chain in evaluation.schema.chains if _matters(evaluation, chain)]
+
+
+def chain_headlines(evaluation: Evaluation, sections: Sequence[ChainSection]) -> list[str]:
+    """Return the figures of chains for the top of a page: found, rightly named, and how near they lie."""
+    wanted = (f"{section.name}_{kind}" for section in sections for kind in ("f1", "level_right", "mre_mm", "mre_px"))
+    known = [name for name in wanted if name in evaluation.metrics]
+    return [name for name in known if not (name.endswith("mre_px") and f"{name[:-2]}mm" in evaluation.metrics)]
+
+
+def element_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
+    """Return a line a chain on what was found on one image; none where a model that fills slots made no mistake."""
+    lines = []
+    for chain in schema.chains:
+        own = _of(result, chain)
+        count = {words: sum(map(is_fault, own)) for words, is_fault in _SHORT_FAULTS}
+        labelled = sum(map(_is_labelled, own))
+        if any(count.values()) or (own and result.prediction.instances is not None):
+            found = f"{chain.name}: {sum(e.outcome == 'matched' for e in own)} of {labelled} found"
+            lines.append(", ".join([found, *(f"{number} {words}" for words, number in count.items() if number)]))
+    return tuple(lines)
 
 
 def _matters(evaluation: Evaluation, chain: Chain) -> bool:
@@ -94,6 +114,13 @@ _FAULTS: tuple[tuple[str, Callable[[ElementResult], bool]], ...] = (
     ("given the name of another level", lambda e: e.naming == "wrong"),
     ("found but not named", lambda e: e.naming == "unnamed"),
     ("given where nobody labelled: not judged", lambda e: e.outcome == "unjudged" and e.true_level is None),
+)
+
+
+_SHORT_FAULTS: tuple[tuple[str, Callable[[ElementResult], bool]], ...] = (
+    ("invented", lambda e: e.outcome == "invented"),
+    ("named wrongly", lambda e: e.naming == "wrong"),
+    ("unnamed", lambda e: e.naming == "unnamed"),
 )
 
 
