@@ -310,3 +310,13 @@ def test_an_anatomy_without_a_chain_has_no_such_figures() -> None:
     found = evaluate_predictions(schema, [case], [prediction], EvaluationSettings(draws=200), name="run")
     assert found.cases[0].elements == ()
     assert not any("recall" in name or "slots" in name for name in found.metrics)
+
+
+def test_notes_say_how_missing_names_and_spare_elements_count() -> None:
+    unnamed = _evaluate([_truth(0, 1), _truth(0)], [_prediction(_given(0), _given(1)), _prediction(_given(0, "L1"))])
+    assert "On 1 of 2 images no element of 'spine' could be named: S1 was not found." in unnamed.notes
+    assert any("spine_mre takes found elements as they lie" in note for note in unnamed.notes)
+    whole = _evaluate([_truth(0)], [_prediction(*[_given(rank) for rank in range(6)])])
+    assert any("On 1 of 1 images more elements of 'spine' were given than it has levels (5)" in n for n in whole.notes)
+    right = _evaluate([_truth(0)], [_prediction(_given(0, "L1"))])
+    assert not any("spine" in note for note in right.notes)

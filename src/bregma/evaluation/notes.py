@@ -71,6 +71,14 @@ def _chain_notes(chain: Chain, results: Sequence[CaseResult]) -> list[str]:
     if chain.named and unnamed:
         because = f": {chain.anchor} was not found" if chain.anchor else ""
         notes.append(f"On {unnamed} of {shown} images no element of '{chain.name}' could be named{because}.")
+    lost = sum(
+        e.outcome == "missed" or e.naming == "unnamed" for r in results for e in r.elements if e.chain == chain.name
+    )
+    if lost and any(r.prediction.instances is not None for r in results):
+        notes.append(
+            f"Errors by landmark (MRE and the like) take a level of '{chain.name}' that was not found or not named to lie "
+            f"at the image's middle; {chain.name}_mre takes found elements as they lie."
+        )
     if crowded:
         levels = f"more elements of '{chain.name}' were given than it has levels ({len(chain.levels)})"
         notes.append(f"On {crowded} of {shown} images {levels}; those too many count as invented.")
