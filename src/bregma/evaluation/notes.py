@@ -76,8 +76,8 @@ def _chain_notes(chain: Chain, results: Sequence[CaseResult]) -> list[str]:
     )
     if lost and any(r.prediction.instances is not None for r in results):
         notes.append(
-            f"Errors by landmark (MRE and the like) take a level of '{chain.name}' that was not found or not named to lie "
-            f"at the image's middle; {chain.name}_mre takes found elements as they lie."
+            f"Errors by landmark (MRE and the like) take a level of '{chain.name}' that was not found or not named to "
+            f"lie at the image's middle; {chain.name}_mre takes found elements as they lie."
         )
     if crowded:
         levels = f"more elements of '{chain.name}' were given than it has levels ({len(chain.levels)})"
