@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bregma.report import words
-from bregma.report.chains import chain_sections
+from bregma.report.chains import chain_headlines, chain_sections
 from bregma.report.page import write_page
 from bregma.report.sections import (
     agreement_figures,
@@ -68,6 +68,7 @@ def write_report(
     level = f"{100 * float(evaluation.settings.get('level', 0.95)):g} %"
     main = words.main_metrics(evaluation.metrics)
     chains = chain_sections(evaluation)
+    headline = [*words.headline_metrics(evaluation.metrics), *chain_headlines(evaluation, chains)]
     elsewhere = {*main, *(row["name"] for chain in chains for row in chain.metrics)}
     return write_page(
         path,
@@ -76,7 +77,7 @@ def write_report(
         lead=_lead(evaluation),
         notes=evaluation.notes,
         level=level,
-        headline=metric_rows(evaluation, words.headline_metrics(evaluation.metrics)),
+        headline=metric_rows(evaluation, headline),
         human=bool(evaluation.human),
         main_rows=metric_rows(evaluation, main),
         other_rows=metric_rows(evaluation, [name for name in evaluation.metrics if name not in elsewhere]),

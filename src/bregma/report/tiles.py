@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bregma.errors import BregmaError, ImageError
 from bregma.geometry import Array, Frame
+from bregma.report.chains import element_lines
 from bregma.report.measure_marks import drawn_measurements
 from bregma.report.overlay import draw_overlay
 from bregma.report.page import Picture, jpeg
@@ -95,7 +96,7 @@ def _score_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
     errors, unit = shown_errors(result)
     known = np.isfinite(errors)
     if result.ipe_px is None or not known.any():
-        return (f"subject {result.case.subject}", "no landmark was scored")
+        return (f"subject {result.case.subject}", "no landmark was scored", *element_lines(schema, result))
     mean = f"{number(result.ipe_px, 'px')} px"
     if unit == "mm":
         mean = f"{number(float(errors[known].mean()), 'mm')} mm ({mean})"
@@ -104,6 +105,7 @@ def _score_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
         f"subject {result.case.subject}",
         f"mean error {mean}, {plural(result.outliers, 'outlier')}",
         f"worst: {short_labels(schema)[worst]}, {number(float(errors[worst]), unit)} {unit}",
+        *element_lines(schema, result),
     )
 
 
