@@ -6,6 +6,7 @@ really is, in links of the elements thereabouts, tells whether a level was passe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -120,7 +121,8 @@ def _usual(ordered: Sequence[Node], i: int) -> float:
     One alone may be misjudged, most of all the short one to an anchor of which only an endplate is seen.
     """
     links = [node.link for node in ordered[max(0, i - 1) : i + 2] if node.link is not None]
-    return float(np.exp(np.mean([np.log(max(np.linalg.norm(link), 1e-6)) for link in links]))) if links else 1e-6
+    lengths = [max(float(np.linalg.norm(link)), 1e-6) for link in links]
+    return math.exp(sum(math.log(length) for length in lengths) / len(lengths)) if lengths else 1e-6
 
 
 def _in_links(upper: Node, lower: Node) -> tuple[float, float]:
