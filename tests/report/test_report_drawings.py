@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,11 @@ from bregma.geometry import Array, Frame
 from bregma.measurement import PRIMITIVES, measure
 from bregma.report.canvas import MEASURE, Canvas, LabelPlacer, Rgb
 from bregma.report.drawings import DRAWINGS
+from bregma.report.html import write_report
 from bregma.report.measure_marks import COLOURS, drawn_measurements, measurement_text
 from bregma.report.measure_pen import MeasurePen
 from bregma.report.overlay import draw_overlay
+from bregma.results import Evaluation
 from bregma.schema import LandmarkSchema, builtin_schemas, load_schema, schema_from_dict
 from bregma.types import LandmarkSet, Measurement
 
@@ -134,3 +138,10 @@ def test_a_curve_of_one_vertebra_is_not_drawn() -> None:
         np.zeros((50, 50)), schema=schema(), truth=LandmarkSet([[5, 5], [40, 40], [10, 40]]), measurements=[same]
     )
     assert not yellow(picture, 405, 405)
+
+
+def test_the_report_shows_what_was_measured_beside_the_labels(evaluation: Evaluation, tmp_path: Path) -> None:
+    text = write_report(tmp_path / "report.html", evaluation).read_text(encoding="utf-8")
+    assert "Measured on the image" in text
+    assert "among the worst: case-0" in text
+    assert "26.0\u00a0mm (slim); label 26.0\u00a0mm (slim)" in text

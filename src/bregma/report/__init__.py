@@ -12,6 +12,7 @@ from bregma.lazy import lazy_names
 if TYPE_CHECKING:
     from bregma.report.browser import screenshot
     from bregma.report.html import PredictedCase, write_comparison_html, write_prediction_report, write_report
+    from bregma.report.measure_marks import drawn_measurements
     from bregma.report.overlay import draw_overlay, overlay_matrix
     from bregma.report.sheet import contact_sheet, save_png
     from bregma.report.tables import (
@@ -32,6 +33,7 @@ _HOMES = {
     "write_prediction_report": "html",
     "write_report": "html",
     "draw_overlay": "overlay",
+    "drawn_measurements": "measure_marks",
     "overlay_matrix": "overlay",
     "screenshot": "browser",
     "iter_predictions": "tables",
@@ -47,6 +49,7 @@ __all__ = [
     "PredictedCase",
     "contact_sheet",
     "draw_overlay",
+    "drawn_measurements",
     "iter_predictions",
     "overlay_matrix",
     "read_predictions",

@@ -17,10 +17,11 @@ from bregma.report.sections import (
     examples_of,
     history_figures,
     landmark_figures,
+    measured_cases,
     metric_rows,
     missing_measurements,
 )
-from bregma.report.tiles import case_tile, prediction_tile
+from bregma.report.tiles import case_tile, measured_tile, prediction_tile
 from bregma.results import ComparisonTable, Evaluation
 from bregma.schema import LandmarkSchema
 from bregma.types import ImageSource, Measurement, Prediction
@@ -64,7 +65,8 @@ def write_report(
     schema = evaluation.schema
     shown = evaluation.cases[: max(worst, 0)]
     examples = examples_of(evaluation.cases[len(shown) :])
-    pictures = len(shown) + len(examples)
+    measured = measured_cases(evaluation) if shown else []
+    pictures = len(shown) + len(examples) + len(measured)
     level = f"{100 * float(evaluation.settings.get('level', 0.95)):g} %"
     main = words.main_metrics(evaluation.metrics)
     chains = chain_sections(evaluation)
@@ -96,6 +98,10 @@ def write_report(
         agreements=evaluation.agreements,
         human_agreements=evaluation.human_agreements,
         measurement_figures=agreement_figures(evaluation),
+        measured=[
+            measured_tile(schema, result, heading=f"{kind}: {result.case.id}", pictures=pictures)
+            for kind, result in measured
+        ],
         missing=missing_measurements(evaluation.cases),
         history_figures=history_figures(history or ()),
         plan=_plan_rows(plan or {}),

@@ -45,6 +45,14 @@ def examples_of(cases: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
     return [*(("typical", result) for result in rest[middle : middle + 3]), *(("best", r) for r in best[::-1])]
 
 
+def measured_cases(evaluation: Evaluation) -> list[tuple[str, CaseResult]]:
+    """Return the two worst, a typical and the best of the cases of which something is measured."""
+    cases = [result for result in evaluation.cases if any(m.value is not None for m in result.measured)]
+    worst, rest = [("among the worst", result) for result in cases[:2]], examples_of(cases[2:])
+    others = {kind: (kind, result) for kind, result in reversed(rest)}
+    return [*worst, *(others[kind] for kind in ("typical", "best") if kind in others)]
+
+
 def error_figures(evaluation: Evaluation) -> list[Picture]:
     """Return the cumulative curve and the histogram of all scored errors."""
     errors, unit = _all_errors(evaluation.cases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bregma.errors import BregmaError, ImageError
 from bregma.geometry import Array, Frame
 from bregma.report.chains import element_lines
-from bregma.report.measure_marks import drawn_measurements
+from bregma.report.measure_marks import drawn_measurements, measurement_text
 from bregma.report.overlay import draw_overlay
 from bregma.report.page import Picture, jpeg
 from bregma.report.words import number, plural, short_labels
@@ -85,6 +85,19 @@ def prediction_tile(
         return Tile(prediction.case_id, lines, None, _reason(error))
     alt = f"Image {prediction.case_id} with {plural(len(prediction), 'predicted landmark')}"
     return Tile(prediction.case_id, lines, jpeg(drawn, alt, share_of=pictures))
+
+
+def measured_tile(schema: LandmarkSchema, result: CaseResult, *, heading: str, pictures: int) -> Tile:
+    """Return a scored case with its prediction and what is measured from it, each value beside that of the labels."""
+    chosen = drawn_measurements(schema, result.measured, _MOST_DRAWN)
+    specs = {spec.name: spec for spec in schema.measurements}
+    true = {(m.name, m.level): m for m in result.true_measured}
+    lines = [
+        f"{measurement_text(m, specs[m.name])}; label {measurement_text(t) if t and t.value is not None else 'none'}"
+        for m, t in ((m, true.get((m.name, m.level))) for m in chosen)
+    ]
+    tile = prediction_tile(schema, result.case.image, result.prediction, chosen, pictures=pictures)
+    return replace(tile, heading=heading, lines=tuple(lines))
 
 
 def shown_errors(result: CaseResult) -> tuple[Array, str]:

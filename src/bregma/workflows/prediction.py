@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bregma.bundle import PredictConfig, load_bundle
 from bregma.config import read_yaml
@@ -15,7 +18,11 @@ from bregma.measurement import measure_landmarks, measure_prediction
 from bregma.prediction.predictor import Failure, Predictor
 from bregma.report import (
     PredictedCase,
+    contact_sheet,
+    draw_overlay,
+    drawn_measurements,
     read_predictions,
+    save_png,
     write_elements_csv,
     write_measurements_csv,
     write_measurements_json,
@@ -24,10 +31,12 @@ from bregma.report import (
     write_predictions_csv,
 )
 from bregma.schema import LandmarkSchema, load_schema, schema_from_dict
-from bregma.types import Case, Measurement, Prediction
+from bregma.types import Case, Dataset, Measurement, Prediction
 from bregma.workflows.loading import DataOptions, load_data, load_images
 from bregma.workflows.run_folder import refuse_used
 from bregma.workflows.track import Track, untracked
+
+_DRAWN_IMAGES, _DRAWN_MEASUREMENTS, _TILE_PX = 12, 16, 600
 
 
 @dataclass(frozen=True)
@@ -112,29 +121,51 @@ def measure(
     Args:
         source: a ``predictions.jsonl`` (or the folder that holds it), or a labelled dataset.
         schema: the anatomy; by default that of the predictions or labels.
-        out: a folder for ``measurements.csv`` and ``measurements.json``; None writes nothing.
+        out: a folder for ``measurements.csv``, ``measurements.json`` and, of a dataset, ``measured.png``, the first
+            images with what was measured drawn; None writes nothing.
         options: how to read a dataset.
 
     Raises:
         InputError, LabelError, SchemaError: the source cannot be read or does not fit the schema.
     """
-    path = Path(source)
+    path, labelled = Path(source), None
     file = path / "predictions.jsonl" if path.is_dir() else path
     if file.suffix == ".jsonl" and file.is_file():
         anatomy = _schema_beside(file, schema)
         measured = {p.case_id: measure_prediction(anatomy, p) for p in read_predictions(file)}
     else:
         options = options or DataOptions()
-        dataset = load_data(path, replace(options, schema=schema or options.schema))
+        labelled = load_data(path, replace(options, schema=schema or options.schema))
         measured = {
-            case.id: measure_landmarks(dataset.schema, case.landmarks, case.frame, given=case.targets)
-            for case in dataset
+            case.id: measure_landmarks(labelled.schema, case.landmarks, case.frame, given=case.targets)
+            for case in labelled
             if case.landmarks is not None
         }
     if out is not None:
         write_measurements_csv(Path(out) / "measurements.csv", measured.items())
         write_measurements_json(Path(out) / "measurements.json", measured.items())
+        if labelled is not None and measured:
+            save_png(Path(out) / "measured.png", _measured_sheet(labelled, measured))
     return measured
+
+
+def _measured_sheet(dataset: Dataset, measured: Mapping[str, tuple[Measurement, ...]]) -> NDArray[np.uint8]:
+    """Draw the labels of the first measured images with what was measured from them."""
+    tiles = []
+    for case in [case for case in dataset if case.id in measured][:_DRAWN_IMAGES]:
+        drawn = draw_overlay(
+            case.image.load(),
+            schema=dataset.schema,
+            truth=case.landmarks,
+            measurements=drawn_measurements(dataset.schema, measured[case.id], _DRAWN_MEASUREMENTS),
+            spacing=case.frame.spacing,
+            size=_TILE_PX,
+            mark_scale=1.3,
+            least_aspect=0.62,
+            legend=False,
+        )
+        tiles.append((drawn, case.id))
+    return contact_sheet(tiles, 3, cell=(_TILE_PX, _TILE_PX))
 
 
 def write_measurement_tables(
