@@ -219,7 +219,7 @@ class TestOptionsReachTheWorkflow:
         got = self.called(
             monkeypatch,
             *("phantom", "hand", "--out", "o", "--count", "5", "--seed", "2", "--size", "128", "--difficulty", "hard"),
-            *("--images-per-subject", "2", "--sheet-only"),
+            *("--images-per-subject", "2", "--sheet-only", "--set", "age_years=9"),
         )
         assert got == {
             "name": "hand",
@@ -229,6 +229,7 @@ class TestOptionsReachTheWorkflow:
             "size": 128,
             "difficulty": "hard",
             "images_per_subject": 2,
+            "overrides": ["age_years=9"],
             "sheet_only": True,
         }
 

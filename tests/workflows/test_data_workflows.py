@@ -148,3 +148,11 @@ class TestPhantom:
         (tmp_path / "p" / "mine.txt").touch()
         with pytest.raises(RunError, match="is not empty"):
             phantom("fetal_head", tmp_path / "p", count=1, size=96)
+
+
+def test_settings_of_a_phantom_reach_it_and_are_checked(tmp_path: Path) -> None:
+    wide = phantom("lumbar_lateral", tmp_path / "a", count=1, size=64, overrides=["spacing=3.5", "facing=left"])
+    assert (wide.cases[0].frame.spacing, wide.cases[0].tags["facing"]) == ((3.5, 3.5), "left")
+    with pytest.raises(ConfigError, match=r"--set fow=wild: unknown setting 'fow' \(known here: .*fov"):
+        phantom("lumbar_lateral", tmp_path / "b", count=1, overrides=["fow=wild"])
+    assert not (tmp_path / "b").exists()

@@ -104,6 +104,10 @@ def phantom(
         Literal["easy", "medium", "hard"] | None, typer.Option("--difficulty", show_default=False)
     ] = None,
     images_per_subject: Annotated[int, typer.Option("--images-per-subject", min=1)] = 1,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the phantom, e.g. fov=wild; may be repeated."),
+    ] = None,
     sheet_only: Annotated[bool, typer.Option("--sheet-only", help="Write the contact sheet alone.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -119,6 +123,7 @@ def phantom(
         size=size,
         difficulty=difficulty,
         images_per_subject=images_per_subject,
+        overrides=set_ or (),
         sheet_only=sheet_only,
     )
     facts = {

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from bregma.auditing.audit import LabelAudit
+from bregma.config import validate
 from bregma.data.audit import Finding, find_problems
 from bregma.data.fingerprint import Fingerprint, fingerprint
 from bregma.datasets import write_dataset
 from bregma.errors import ConfigError, LabelError
 from bregma.files import write_json, write_text
-from bregma.phantoms import make_phantoms
+from bregma.phantoms import make_phantoms, phantom_settings
 from bregma.phantoms.base import Difficulty
+from bregma.recipe import with_settings
 from bregma.report import contact_sheet, save_png
 from bregma.types import Dataset
 from bregma.workflows.auditing import audit_dataset, write_audit
@@ -145,6 +147,7 @@ def phantom(
     size: int | None = None,
     difficulty: Difficulty | None = None,
     images_per_subject: int = 1,
+    overrides: Sequence[str] = (),
     sheet_only: bool = False,
 ) -> Dataset:
     """Make simulated images with exact truth; writes images, ``dataset.json`` and a contact sheet.
@@ -157,14 +160,23 @@ def phantom(
         size: rows and columns.
         difficulty: easy, medium or hard.
         images_per_subject: images that show one subject.
+        overrides: single settings of the phantom, ``a.b=value``.
         sheet_only: write the contact sheet alone.
 
     Raises:
         ConfigError: an unknown phantom or setting.
         RunError: the folder holds something already, or cannot be written.
     """
+    usual = phantom_settings(name)
+    data, given = with_settings(usual.to_dict(), {}, overrides)
+    settings = validate(type(usual), data, where=f"phantom '{name}'", lines=given)
     dataset = make_phantoms(
-        name, count, seed=seed, size=size, difficulty=difficulty, images_per_subject=images_per_subject
+        *(name, count),
+        seed=seed,
+        size=size,
+        difficulty=difficulty,
+        images_per_subject=images_per_subject,
+        settings=settings,
     )
     if not sheet_only:
         write_dataset(dataset, out, "bregma_json")
