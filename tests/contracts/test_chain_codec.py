@@ -423,3 +423,35 @@ def test_anatomies_without_a_chain_are_refused():
         codec_of(load_schema("chest"))
     with pytest.raises(ConfigError, match="no chain 'ribs'"):
         codec_of(load_schema("lumbar_lateral"), chain="ribs")
+
+
+def test_of_an_anchor_cut_by_the_border_the_visible_part_names_the_others():
+    truth = spine(3, sacrum=False).put("S", SACRUM[1:], ["sup_post"])
+    got = decoded(codec_of(truth.schema), truth)
+    assert [one.level for one in got.instances[0]] == [*LEVELS[-3:], "S"]
+    ant, post = (truth.schema.index(f"S_{part}") for part in PARTS[:2])
+    assert np.linalg.norm(got.mean_in[0, post].numpy() - SACRUM[1]) <= TOLERANCE_PX
+    assert got.presence[0, ant] < 0.5 < got.presence[0, post]
+
+
+def test_parts_read_a_little_beyond_the_border_count_as_seen():
+    """Maps that still rise at the border, as those of a point beyond it do."""
+    schema = schema_of(anchor=None)
+    codec = codec_of(schema, activation="linear")
+    truth = Truth(schema).put("V1", quad(80.0, 20.0))
+    outputs = ideal(codec, truth.labels())
+    parts = len(PARTS)
+    outputs["maps"][:, :parts] = 0.0
+    rows = torch.exp(-0.5 * (torch.arange(6) + 2.0) ** 2 / 4.0)
+    for part, x in ((2, 73), (3, 87)):
+        columns = torch.exp(-0.5 * (torch.arange(SHAPE[1]) - x) ** 2 / 4.0)
+        outputs["maps"][0, part, :6] = rows[:, None] * columns
+    # The centre and its ways lie as they would for a body of which two corners are cut off.
+    outputs["maps"][:, parts] = 0.0
+    outputs["maps"][0, parts, 0, 80] = 1.0
+    outputs["maps"][0, parts + 1 :, 0, 80] = torch.tensor(
+        [[-7.0, -11.0], [7.0, -11.0], [-7.0, -1.0], [7.0, -1.0], [0.0, 15.0]]
+    ).flatten() / (0.1 * max(SHAPE))
+    (one,) = codec.decode(outputs, SHAPE).instances[0]
+    assert (one.points[2:, 1] < -0.5).all()
+    assert (one.presence >= 0.5).tolist() == [False, False, True, True]

@@ -74,11 +74,19 @@ def untruncate(mean: Tensor, shape: torch.Size, window: tuple[Tensor, float] | N
         mask = torch.ones_like(grid - seen)
         if window is not None:
             mask = ((grid - window[0][..., axis : axis + 1]).abs() <= window[1]).to(mean.dtype)
-        axes.append(_solve_centre(grid, mask, seen, sigma))
+        axes.append(centre_of(grid, mask, seen, sigma))
     return torch.cat(axes, dim=-1)
 
 
-def _solve_centre(grid: Tensor, mask: Tensor, seen: Tensor, sigma: float) -> Tensor:
+def centre_of(grid: Tensor, mask: Tensor, seen: Tensor, sigma: float) -> Tensor:
+    """Return the centre ``(..., 1)`` of the Gaussian whose mean over the cells that count is ``seen``.
+
+    Args:
+        grid: ``(C,)`` cells along one axis.
+        mask: ``(..., C)`` 1 for cells that count.
+        seen: ``(..., 1)``.
+        sigma: standard deviation of the Gaussian in cells.
+    """
     centre = seen.clone()
     for _ in range(12):
         weight = torch.exp(-0.5 * ((grid - centre) / sigma) ** 2) * mask

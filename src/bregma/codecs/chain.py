@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -194,9 +195,8 @@ class ChainCodec:
     def _anchor(self, singles: _Singles) -> Instance:
         own = slice(0, len(self.layout.anchor_parts))
         presence = singles.presence[own]
-        return self._instance(
-            self.layout.anchor_parts, singles.points[own], singles.cov[own], presence, float(presence.mean())
-        )
+        there = float(presence[self._anchor_seen(singles)].mean())
+        return self._instance(self.layout.anchor_parts, singles.points[own], singles.cov[own], presence, there)
 
     def _instance(
         self, parts: tuple[str, ...], points: Array, cov: Array, presence: Array, probability: float
@@ -206,10 +206,15 @@ class ChainCodec:
         return Instance(self.layout.chain.name, parts, points_in, cov * self.stride**2, presence, probability)
 
     def _anchor_node(self, singles: _Singles) -> list[Node]:
-        own = slice(0, len(self.layout.anchor_parts))
-        if self.layout.anchor is None or singles.heights[own].mean() < self.config.threshold:
+        own, seen = slice(0, len(self.layout.anchor_parts)), self._anchor_seen(singles)
+        if self.layout.anchor is None or 2 * seen.sum() < len(seen):
             return []
-        return [Node(-1, singles.points[own].mean(axis=0), None, float(singles.presence[own].mean()))]
+        centre = singles.points[own][seen].mean(axis=0)
+        return [Node(-1, centre, None, float(singles.presence[own][seen].mean()))]
+
+    def _anchor_seen(self, singles: _Singles) -> NDArray[np.bool_]:
+        """Return which parts of the anchor their maps show; the others may be anywhere."""
+        return np.asarray(singles.heights[: len(self.layout.anchor_parts)] >= self.config.threshold)
 
     def _put_others(self, filled: Landmarks, singles: _Singles) -> None:
         rest = slice(len(self.layout.anchor_parts), None)
@@ -225,7 +230,7 @@ class _Singles:
         top = flat.argmax(1) if len(maps) else torch.zeros(0, dtype=torch.long)
         cells = torch.stack([top % maps.shape[2], torch.div(top, maps.shape[2], rounding_mode="floor")], -1)
         self.heights = flat.amax(1).cpu().double().numpy() if len(maps) else np.zeros(0)
-        self.points, self.cov = read_peaks(maps, cells.cpu().numpy(), reading)
+        self.points, self.cov = read_peaks(maps, np.arange(len(maps)), cells.cpu().numpy(), reading)
         self.presence = np.array([reading.probability(height) for height in self.heights])
 
 

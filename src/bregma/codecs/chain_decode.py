@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from bregma.codecs.cells import at_least, moments, untruncate, window
+from bregma.codecs.cells import at_least, centre_of, moments
 from bregma.geometry import Array
 
 _SEARCH = 0.5
@@ -112,18 +112,41 @@ def find(parts: Tensor, centre: Tensor, ways: Tensor, reading: Reading) -> list[
     return _once(sorted((one for one in found if one.score >= reading.threshold), key=lambda one: -one.score))
 
 
-def read_peaks(heights: Tensor, peaks: NDArray[np.intp], reading: Reading) -> tuple[Array, Array]:
-    """Return means ``(M, 2)`` and covariances ``(M, 2, 2)`` of maps ``(M, H, W)`` about one cell ``(M, 2)`` each."""
+def read_peaks(maps: Tensor, which: NDArray[np.intp], peaks: NDArray[np.intp], reading: Reading) -> tuple[Array, Array]:
+    """Return means ``(M, 2)`` and covariances ``(M, 2, 2)`` about cells ``(M, 2)``.
+
+    Args:
+        maps: ``(K, H, W)``.
+        which: ``(M,)`` the map of each cell.
+        peaks: the cells.
+        reading: how to read them.
+    """
     if not len(peaks):
         return np.zeros((0, 2)), np.zeros((0, 2, 2))
-    at = torch.as_tensor(peaks, dtype=heights.dtype, device=heights.device)[None]
-    inside = heights[None] * window(heights[None].shape, at, reading.radius)
-    inside = inside / inside.sum((2, 3), keepdim=True).clamp(min=1e-12)
-    mean, spread = moments(inside)
-    mean = untruncate(mean, heights[None].shape, (at, reading.radius), reading.sigma)
+    at = torch.as_tensor(peaks, device=maps.device)
+    seen, masks = _windows(maps, torch.as_tensor(which, device=maps.device), at, int(reading.radius))
+    share = seen / seen.sum((1, 2), keepdim=True).clamp(min=1e-12)
+    means, spreads = (each[0] for each in moments(share[None]))
+    grid = torch.arange(share.shape[1], device=maps.device, dtype=maps.dtype)
+    axes = [centre_of(grid, mask, means[:, i : i + 1], reading.sigma) for i, mask in enumerate(masks)]
     # The target's own width is no doubt about the place; a cell's quantisation is.
-    spread = at_least(spread - reading.sigma**2 * torch.eye(2, device=heights.device), 1 / 12)
-    return mean[0].cpu().double().numpy(), spread[0].cpu().double().numpy()
+    spreads = at_least(spreads - reading.sigma**2 * torch.eye(2, device=maps.device), 1 / 12)
+    points = at + torch.cat(axes, -1) - int(reading.radius)
+    return points.cpu().double().numpy(), spreads.cpu().double().numpy()
+
+
+def _windows(maps: Tensor, which: Tensor, at: Tensor, radius: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return windows ``(M, D, D)`` about cells of maps, 0 beyond the border, and masks ``(M, D)`` of what is inside.
+
+    Reading means from whole maps, one for each peak, would take most of the time of a prediction.
+    """
+    reach = torch.arange(-radius, radius + 1, device=maps.device)
+    height, width = maps.shape[1:]
+    columns, rows = at[:, :1] + reach, at[:, 1:] + reach
+    in_x, in_y = (((c >= 0) & (c < n)).to(maps.dtype) for c, n in ((columns, width), (rows, height)))
+    columns, rows = columns.clamp(0, width - 1), rows.clamp(0, height - 1)
+    seen = maps[which[:, None, None], rows[:, :, None], columns[:, None]]
+    return seen * in_y[:, :, None] * in_x[:, None], (in_x, in_y)
 
 
 def _candidates(centre: Tensor, reading: Reading) -> Tensor:
@@ -166,7 +189,7 @@ def _parts(maps: Tensor, expected: Array, reading: Reading) -> tuple[Array, Arra
             peaks.append(peak)
     rows, columns = np.array(hits, dtype=np.intp).reshape(-1, 2).T
     at = np.array(peaks, dtype=np.intp).reshape(-1, 2)
-    points[rows, columns], cov[rows, columns] = read_peaks(maps[torch.as_tensor(columns)], at, reading)
+    points[rows, columns], cov[rows, columns] = read_peaks(maps, columns, at, reading)
     return points, cov, heights
 
 
@@ -192,9 +215,11 @@ def _score(centre: float, heights: Array, points: Array, size: tuple[int, int], 
 
     0 where fewer than half of the parts are seen: then nothing but the centre speaks for the element.
     """
-    inside = ((points >= -0.5) & (points <= np.array([size[1], size[0]]) - 0.5)).all(axis=1)
-    if 2 * (heights >= reading.threshold).sum() < len(heights):
+    seen = heights >= reading.threshold
+    if 2 * seen.sum() < len(heights):
         return 0.0
+    # A part on the very border may be read a little beyond it.
+    inside = seen | ((points >= -0.5) & (points <= np.array([size[1], size[0]]) - 0.5)).all(axis=1)
     return float(np.sqrt(centre * heights[inside].mean()))
 
 

@@ -57,10 +57,12 @@ def elements_of(labels: Labels, layout: Layout, stride: int) -> Elements:
 
 
 def anchor_of(labels: Labels, layout: Layout, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the anchor's centre ``(B, 2)``, whether all its parts are placed, and whether one is unknown, ``(B,)``."""
+    """Return the anchor's centre ``(B, 2)``, whether half of it is placed, and whether a part is unknown, ``(B,)``."""
     at = list(layout.singles[: len(layout.anchor_parts)])
-    centre = to_cells(labels.points_in[:, at], stride).mean(1)
-    return centre, (labels.placed[:, at] > 0).all(1), (labels.known[:, at] == 0).any(1)
+    placed, unknown = labels.placed[:, at] > 0, (labels.known[:, at] == 0).any(1)
+    count = placed.sum(1)
+    centre = (to_cells(labels.points_in[:, at], stride) * placed[..., None]).sum(1) / count.clamp(min=1)[:, None]
+    return centre, 2 * count >= len(at), unknown
 
 
 def draw(points: Tensor, placed: Tensor, size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
@@ -94,23 +96,25 @@ def fields(
         radius: how far from a centre the ways are taught, in cells.
     """
     batch, levels, kinds = elements.placed.shape
-    device = elements.centre.device
-    rows, columns = (torch.arange(n, device=device, dtype=elements.centre.dtype) for n in size)
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
-    ends = torch.cat([elements.parts, following[0][:, :, None]], 2)
-    taught = torch.cat([elements.placed, following[1][:, :, None]], 2) & elements.drawn[..., None]
-    ways = elements.centre.new_zeros(batch, kinds + 1, 2, *size)
-    mask = torch.zeros(batch, kinds + 1, *size, dtype=torch.bool, device=device)
+    device, dtype = elements.centre.device, elements.centre.dtype
+    rows, columns = (torch.arange(n, device=device, dtype=dtype) for n in size)
+    owner = torch.full((batch, *size), -1, device=device)
     nearest = torch.full((batch, *size), radius, device=device)
     for level in range(levels):
-        away = (grid - elements.centre[:, level, :, None, None]).square().sum(1).sqrt()
+        x, y = elements.centre[:, level].unbind(-1)
+        away = torch.hypot(columns - x[:, None, None], rows[:, None] - y[:, None, None])
         own = (away <= nearest) & elements.drawn[:, level, None, None]
-        nearest = torch.where(own, away, nearest)
-        way = ends[:, level, :, :, None, None] - grid
-        ways = torch.where(own[:, None, None], way, ways)
-        mask = torch.where(own[:, None], taught[:, level, :, None, None], mask)
-    mask = mask[:, :, None].expand(-1, -1, 2, -1, -1)
-    return torch.where(mask, ways, 0.0).flatten(1, 2), mask.flatten(1, 2)
+        nearest, owner = torch.where(own, away, nearest), torch.where(own, level, owner)
+    ends = torch.cat([elements.parts, following[0][:, :, None]], 2)
+    taught = torch.cat([elements.placed, following[1][:, :, None]], 2) & elements.drawn[..., None]
+    ways = torch.zeros(batch, *size, kinds + 1, 2, dtype=dtype, device=device)
+    mask = torch.zeros(batch, *size, kinds + 1, dtype=torch.bool, device=device)
+    image, row, column = (owner >= 0).nonzero(as_tuple=True)
+    level_at = owner[image, row, column]
+    mask[image, row, column] = taught[image, level_at]
+    way = ends[image, level_at] - torch.stack([columns[column], rows[row]], -1)[:, None]
+    ways[image, row, column] = way * taught[image, level_at][..., None]
+    return ways.permute(0, 3, 4, 1, 2).flatten(1, 2), mask.permute(0, 3, 1, 2).repeat_interleave(2, 1)
 
 
 def judged(
