@@ -91,13 +91,27 @@ def test_sacrum_stays_in_view_and_the_top_may_leave_it():
     assert cut["L5_sup_ant"] == 0
 
 
-@pytest.mark.parametrize("fov", ["fixed", "varying", "wild"])
+@pytest.mark.parametrize("fov", ["fixed", "varying", "wild", "partial"])
 def test_spacing_follows_the_field_of_view(fov):
     settings = LumbarLateralSettings(fov=fov, size=128)
     spacings = [case.frame.spacing for case in iter_phantoms("lumbar_lateral", 12, seed=4, settings=settings)]
     low, high = FOV_MM[fov]
     assert all(x == y and low / 128 <= x <= high / 128 for x, y in spacings)
     assert len(set(spacings)) == (1 if fov == "fixed" else 12)
+
+
+def test_a_partial_view_ends_above_any_vertebra():
+    settings = LumbarLateralSettings(fov="partial", size=64)
+    topmost = set()
+    for case in iter_phantoms("lumbar_lateral", 40, seed=7, settings=settings):
+        whole = [
+            level
+            for level in ("T12", "L1", "L2", "L3", "L4")
+            if case.landmarks.labelled[[SCHEMA.index(f"{level}_{part}") for part in ("sup_ant", "sup_post")]].all()
+        ]
+        topmost.add(whole[0] if whole else "L5")
+        assert case.landmarks.labelled[[SCHEMA.index("S1_sup_ant"), SCHEMA.index("S1_sup_post")]].all()
+    assert {"T12", "L1", "L2", "L3"} <= topmost
 
 
 def test_landmarks_scale_with_the_given_spacing():

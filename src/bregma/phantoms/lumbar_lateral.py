@@ -19,7 +19,7 @@ from bregma.phantoms.spine import Spine, SpineSettings, build_spine, opening_deg
 from bregma.phantoms.spine_xray import BodyLook, spine_attenuation, surroundings
 
 LEVELS = ("T12", "L1", "L2", "L3", "L4", "L5", "S1")
-FOV_MM = {"fixed": (290.0, 290.0), "varying": (255.0, 325.0), "wild": (200.0, 390.0)}
+FOV_MM = {"fixed": (290.0, 290.0), "varying": (255.0, 325.0), "wild": (200.0, 390.0), "partial": (100.0, 330.0)}
 """Range of the image's height in millimetres."""
 
 
@@ -85,9 +85,10 @@ NUISANCE: dict[Difficulty, LateralNuisance] = {
 class LumbarLateralSettings(PhantomSettings):
     """Settings of the lateral lumbar radiograph."""
 
-    fov: Literal["fixed", "varying", "wild"] = "varying"
+    fov: Literal["fixed", "varying", "wild", "partial"] = "varying"
     """How much the field of view and the spine's place in it vary; the sacrum always stays in the image, T12 and at
-    times L1 do not."""
+    times L1 do not. With ``partial`` the image may end anywhere above L4, so that the topmost vertebra differs from one
+    image to the next."""
     facing: Literal["left", "right", "either"] = "either"
     """Where the patient looks."""
     slip: SlipSettings = SlipSettings()
@@ -158,7 +159,7 @@ def sample_view(rng: Rng, settings: LumbarLateralSettings, spine: Spine) -> Late
     degrees = float(np.clip(turn, -2.5, 2.5)) * settings.resolved_nuisance.rotation_deg
     placed = geometry.compose(mirror, geometry.rotate(degrees), geometry.scale(1 / spacing))
     corners = geometry.apply(placed, spine.landmarks(LEVELS[1:])[1])
-    spread = {"fixed": 0.01, "varying": 0.05, "wild": 0.14}[settings.fov]
+    spread = {"fixed": 0.01, "varying": 0.05, "wild": 0.14, "partial": 0.1}[settings.fov]
     x = columns * (0.5 + spread * (2 * aside - 1)) - (corners[:, 0].min() + corners[:, 0].max()) / 2
     y = rows * (0.81 + spread * (2 * down - 1))
     return LateralView(_keep_sacrum(placed, (x, y), spine.sacrum, settings.size), spacing, facing)
