@@ -13,7 +13,15 @@ from scipy.stats import chi2, multivariate_normal
 from bregma import geometry
 from bregma.errors import InputError
 from bregma.geometry import Frame
-from bregma.shape_model import MIN_CASES, ShapeModel, isotropic, learn_shape_model, reconcile, shape_model_of
+from bregma.shape_model import (
+    MIN_CASES,
+    ShapeModel,
+    flag_outliers,
+    isotropic,
+    learn_shape_model,
+    reconcile,
+    shape_model_of,
+)
 from bregma.types import ArrayImage, Case, LandmarkSet, Prediction, Status
 
 SQUARE = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (0.0, 0.0)])
@@ -312,3 +320,34 @@ def test_round_trip() -> None:
 def test_what_is_no_shape_model(data: dict) -> None:
     with pytest.raises(InputError, match="shape model"):
         ShapeModel.from_dict(data)
+
+
+class TestPredictions:
+    """A square of five points about (200, 200), of which one may be somewhere else."""
+
+    @staticmethod
+    def seen(*, stray: int, presence: float = 1.0) -> Prediction:
+        points = 200 + 50 * SQUARE
+        points[stray] += (80.0, 60.0)
+        there = np.ones(5)
+        there[stray] = presence
+        return Prediction("a", points, noise(1.0), there, Frame((400, 400), None, "none"))
+
+    def test_a_flagged_point_that_is_called_back_says_how_far(self) -> None:
+        given = self.seen(stray=1)
+        flagged = flag_outliers(given, model_of(), limit=6.0)
+        np.testing.assert_array_equal(flagged.mean, given.mean)
+        moved = reconcile(flagged, model_of(), weight=1.0)
+        assert moved.flags is not None
+        assert [bool(why) for why in moved.flags] == [False, True, False, False, False]
+        distance = np.linalg.norm(moved.mean[1] - given.mean[1])
+        assert distance > 5
+        assert moved.flags[1].endswith(f"; moved by {distance:.1f} px")
+
+    def test_a_point_that_is_not_there_says_nothing_about_the_others(self) -> None:
+        flagged = flag_outliers(self.seen(stray=1, presence=0.1), model_of(), limit=6.0)
+        assert flagged.flags == ("",) * 5
+        # All but that one stay, as if it had been in its place.
+        back = reconcile(self.seen(stray=1, presence=0.1), model_of(), weight=1.0)
+        rest = [0, 2, 3, 4]
+        np.testing.assert_allclose(back.mean[rest], (200 + 50 * SQUARE)[rest], atol=0.3)

@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 from bregma.exchange import geometric_order, presence_of_share
 from bregma.geometry import Array
 from bregma.inference import Places
-from bregma.shape_model import ShapeModel, isotropic
+from bregma.shape_model import ShapeModel, as_seen, isotropic
 from bregma.types import Prediction
 
 MOST_ARRANGEMENTS = 4000
 """Beyond so many, the sets are arranged one after another, twice."""
 _DEGREES = 4.0
 """Degrees of freedom of the t distribution that shapes are taken to have: an uncommon head is not impossible."""
-_ABSENT = 0.5
-"""Presence below which a landmark has no say."""
 
 _Picks = list[tuple[int, ...]]
 
@@ -59,11 +57,7 @@ class _Scene:
     def __init__(self, prediction: Prediction, places: Sequence[Places], model: ShapeModel, weight: float) -> None:
         self.given, self.places, self.model, self.weight = prediction, places, model, weight
         self.factors = isotropic(prediction.frame)
-        self.points = prediction.mean * self.factors
-        # A landmark that is not there may be anywhere, and so says nothing about the others.
-        unsure = np.where(prediction.presence < _ABSENT, float(np.prod(prediction.frame.shape)), 0.0)
-        scaled = prediction.cov * np.outer(self.factors, self.factors)
-        self.cov = scaled + unsure[:, None, None] * np.eye(2)
+        self.points, self.cov = as_seen(prediction)
 
     def best(self) -> _Picks:
         """Return the places of every set's members in the likeliest arrangement."""
