@@ -185,6 +185,23 @@ def test_slots_from_the_top_are_compared_as_published_systems_do() -> None:
     assert [e.slot_px for e in _match(_truth(2, 3), moved) if e.true_level] == [pytest.approx(100), pytest.approx(100)]
 
 
+def test_a_part_that_the_slot_lacks_counts_from_the_centre_of_the_image() -> None:
+    """L4 is missed, so that its slot holds the sacrum, which has two of the four corners."""
+    found = _match(_truth(2, 3, 4), _prediction(_given(2), _given(4, "S1")))
+    assert [e.slot_corners for e in found] == [4, 4, 2]
+    # L4 from y 300 on: its upper corners are 100 px above the sacrum's, its lower ones lie at (50, 340), (80, 340).
+    expected = (100 + 100 + np.hypot(50, 40) + np.hypot(20, 40)) / 4
+    assert found[1].slot_px == pytest.approx(expected)
+
+
+def test_finding_what_need_not_be_found_moves_no_slot() -> None:
+    truth = _truth(1, 2, 3)
+    status = truth.status.copy()
+    status[[SCHEMA.index(f"L2_{part}") for part in "abc"]] = Status.OUTSIDE
+    found = _match(LandmarkSet(truth.points, status), _prediction(_given(1), _given(2), _given(3)))
+    assert [(e.outcome, e.slot_px) for e in found] == [("unjudged", None), ("matched", 0), ("matched", 0)]
+
+
 def test_a_chain_without_names_has_nothing_to_name() -> None:
     schema = _schema(named=False, anchor=None, partial={})
     found = _match(_truth(0, 1, schema=schema), _prediction(_given(0), schema=schema), schema=schema)

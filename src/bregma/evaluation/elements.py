@@ -62,8 +62,9 @@ def match_elements(
 
     The slot figures compare elements as systems with fixed slots do. A model that fills slots is compared slot by slot.
     Of a model that finds elements, the first given one is compared with the first labelled one, and so on, from the
-    top; a labelled one for which none is left is compared with the image's centre, which is where the evaluation of the
-    published spine landmark project (``mohamednourdine/spondylolisthesis-maht-net``) puts a slot without a peak.
+    top. A labelled one for which none is left, or a part that the slot lacks, is compared with the image's centre: the
+    evaluation of the published spine landmark project (``mohamednourdine/spondylolisthesis-maht-net``) puts a slot
+    without a peak there.
 
     Args:
         schema: the anatomy.
@@ -80,7 +81,9 @@ def match_elements(
         given = given_elements(schema, chain, prediction, threshold)
         pairs = _pairs(labelled, given, within)
         excused = _excused(labelled, _unknown(schema, chain, truth), given, set(pairs.values()))
-        slots = _Slots(schema, chain, prediction, [one for j, one in enumerate(given) if j not in excused])
+        # Who finds an element that need not be found must not fall behind by one slot for it.
+        spare = excused | {j for i, j in pairs.items() if not labelled[i].due}
+        slots = _Slots(schema, chain, prediction, [one for j, one in enumerate(given) if j not in spare])
         found += [*_absent(schema, chain, truth), *_results(chain, labelled, given, pairs, excused, slots, frame)]
     return tuple(found)
 
@@ -232,11 +235,16 @@ class _Slots:
         self._all = [_slot(schema, chain, level, prediction) for level in chain.levels] if self._fixed else list(given)
 
     def compare(self, one: Labelled, place: int, frame: Frame) -> tuple[Array, Array]:
-        """Return labelled points and those in the slot: of the level, or the ``place``-th from the top."""
+        """Return labelled points and those in the slot: of the level, or the ``place``-th from the top.
+
+        A part that the slot lacks, or all of a slot that is not there, is taken to be at the image's centre.
+        """
         at = one.rank if self._fixed else place
+        there = np.tile((np.array([frame.width, frame.height]) - 1) / 2, (len(one.parts), 1))
         if at < len(self._all):
-            return _shared(one, self._all[at])
-        return one.points, np.broadcast_to((np.array([frame.width, frame.height]) - 1) / 2, one.points.shape)
+            own = dict(zip(self._all[at].parts, self._all[at].points))
+            there = np.array([own.get(part, centre) for part, centre in zip(one.parts, there)])
+        return one.points, there
 
 
 def _results(
