@@ -5,41 +5,25 @@ from __future__ import annotations
 import csv
 import inspect
 import json
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from bregma import __version__, workflows
-from bregma.cli import COMMANDS, app
+from bregma.cli import COMMANDS
 from bregma.errors import BregmaError, RunError
+from command_line import bregma
 
 HEAVY = ("torch", "timm", "cv2", "matplotlib", "pandas", "scipy", "numpy", "pydicom", "nibabel", "pydantic")
-
-
-def bregma(*args: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
 def python(script: str, *args: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, env=environment)
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Undo what the command line does to Bregma's logger, for the tests that come after."""
-    logger = logging.getLogger("bregma")
-    handlers, level = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")

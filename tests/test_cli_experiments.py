@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import tiny
 from bregma import workflows
-from bregma.cli import app
 from bregma.datasets import write_dataset
+from command_line import bregma
 
 SET = [item for item in tiny.OVERRIDES if not item.startswith("train.epochs")]
 SOUND = [{"name": "usual"}, {"name": "slow", "set": ["train.optimizer.lr=1e-6"]}]
 LATE = {"name": "late", "set": ["train.schedule.warmup_steps=999"]}
 RUNAWAY = {"name": "runaway", "set": ["train.optimizer.lr=1e38", "train.schedule.warmup_steps=0"]}
-
-
-def bregma(*args: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Undo what the command line does to Bregma's logger."""
-    logger = logging.getLogger("bregma")
-    handlers, level = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 class Place:

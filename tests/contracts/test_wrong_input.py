@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import tiny
 import wrong_input
 from bregma import workflows
 from bregma.bundle import PredictConfig
-from bregma.cli import app
 from bregma.errors import (
     BregmaError,
     BundleError,
@@ -39,6 +37,7 @@ from bregma.errors import (
 )
 from bregma.files import sha256_file
 from bregma.workflows import DataOptions
+from command_line import bregma
 from wrong_input import Place, cut, edit, flip_byte, swap
 
 CPU = PredictConfig(accelerator="cpu")
@@ -56,20 +55,6 @@ SETTINGS = options(tiny.OVERRIDES)
 @pytest.fixture
 def place(tmp_path: Path, run: Path) -> Place:
     return wrong_input.build(tmp_path, run)
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Undo what the command line does to Bregma's logger."""
-    logger = logging.getLogger("bregma")
-    handlers, level = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-
-
-def bregma(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def assert_one_clear_line(result: Result, words: tuple[str, ...]) -> None:
