@@ -16,6 +16,7 @@ from bregma.data.loader import Batch, SampleSource, batches
 from bregma.exchange import Sets, matching_order
 from bregma.geometry import Array
 from bregma.instances import Instance
+from bregma.outlines import place_on_outline, seen_of
 from bregma.types import Case, Prediction
 
 
@@ -103,6 +104,9 @@ def predictions_of(
         prediction = to_original(source.cases[index], matrix, mean[row], cov[row], presence[row], model, found)
         if choose is not None and decoded.candidates:
             prediction = choose(prediction, [_places(one, row, matrix) for one in decoded.candidates])
+        for one in decoded.outlines:
+            p = one.p[row].cpu().numpy()
+            prediction = place_on_outline(prediction, seen_of(one.ends, p, matrix, one.stride, one.sigma_cells))
         yield prediction
 
 

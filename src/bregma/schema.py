@@ -69,6 +69,19 @@ class Chain(Config):
         return self.partial.get(level, tuple(self.parts))
 
 
+class Outline(Config):
+    """A closed curve that landmarks draw: so that a network can learn from four points where all of it runs."""
+
+    name: Name
+    ellipse: tuple[tuple[Name, Name], tuple[Name, Name]]
+    """The ends of both axes of the ellipse."""
+
+    @property
+    def ends(self) -> tuple[str, str, str, str]:
+        """The landmarks at the ends of the first axis and of the second."""
+        return (*self.ellipse[0], *self.ellipse[1])
+
+
 class GradeScale(Config):
     """Declared thresholds that turn a value into a grade.
 
@@ -143,6 +156,8 @@ class LandmarkSchema(Config):
     chains: tuple[Chain, ...] = ()
     edges: tuple[tuple[Name, Name], ...] = ()
     """Lines to draw."""
+    outlines: tuple[Outline, ...] = ()
+    """Curves that landmarks draw, such as the ellipse of which they are the ends of the axes."""
     measurements: tuple[MeasurementSpec, ...] = ()
     grades: tuple[GradeScale, ...] = ()
     formulas: tuple[Formula, ...] = ()
@@ -275,13 +290,14 @@ def _faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
     yield from _chain_faults(schema)
     yield from _landmark_faults(schema)
     yield from _pair_faults(schema)
+    yield from _outline_faults(schema)
     yield from _grade_faults(schema)
     yield from _measurement_faults(schema)
     yield from _reading_faults(schema)
 
 
 def _repeated_names(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
-    kinds = {"chains": "chain", "measurements": "measurement", "grades": "grade scale"}
+    kinds = {"chains": "chain", "measurements": "measurement", "grades": "grade scale", "outlines": "outline"}
     for field, what in (kinds | {"formulas": "formula", "charts": "chart"}).items():
         seen: set[str] = set()
         for index, entry in enumerate(getattr(schema, field)):
@@ -326,6 +342,17 @@ def _pair_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
                 seen.add(name)
     if schema.flip == "swap" and not schema.mirror_pairs:
         yield ("flip",), "flip is 'swap' but no mirror_pairs are declared"
+
+
+def _outline_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    known = set(schema.names)
+    for index, outline in enumerate(schema.outlines):
+        loc: Loc = ("outlines", index, "ellipse")
+        for name, count in Counter(outline.ends).items():
+            if name not in known:
+                yield loc, f"the outline '{outline.name}' needs '{name}', which is not a landmark"
+            if count > 1:
+                yield loc, f"the outline '{outline.name}' needs '{name}' {count} times; axes have four different ends"
 
 
 def _chain_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:

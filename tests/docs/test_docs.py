@@ -23,7 +23,7 @@ from bregma.cli import COMMANDS, app
 from bregma.curves import Chart, Formula
 from bregma.datasets import DATASETS
 from bregma.geometry import SpacingSource
-from bregma.schema import Chain, GradeScale, LandmarkSchema, MeasurementSpec, builtin_schemas, load_schema
+from bregma.schema import Chain, GradeScale, LandmarkSchema, MeasurementSpec, Outline, builtin_schemas, load_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,7 +107,8 @@ def test_label_formats_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "settings"), [("Chains", Chain), ("Measurements", MeasurementSpec), (None, LandmarkSchema)]
+    ("section", "settings"),
+    [("Chains", Chain), ("Outlines", Outline), ("Measurements", MeasurementSpec), (None, LandmarkSchema)],
 )
 def test_schema_fields_are_documented(section: str | None, settings: type[LandmarkSchema]) -> None:
     listed = _first_cells("docs/reference/schema.md", section)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 import tiny
@@ -338,3 +339,31 @@ class TestReference:
     def test_nothing_is_read_where_nothing_is_matched(self) -> None:
         plain = planned()
         assert with_reference(plain, ()) is plain
+
+
+class TestOutline:
+    def test_outline_is_learned_where_its_points_are_labelled(self) -> None:
+        found = self._head()
+        rows = planned(found=found, schema=load_schema("fetal_head")).rows()["model.codec.outline"]
+        assert rows["value"] is True
+        assert "on up to 3 images" in rows["reason"]
+
+    def test_outline_is_not_learned_without_labels_of_all_its_points(self) -> None:
+        rows = planned(found=self._head(placed=3), schema=load_schema("fetal_head")).rows()["model.codec.outline"]
+        assert rows["value"] is False
+        assert "labelled on no image" in rows["reason"]
+
+    def test_network_with_a_map_for_each_landmark_has_none_for_outlines(self) -> None:
+        recipe = {"model": {"network": {"name": "maht"}, "codec": {"exchangeable": "separate"}}}
+        rows = planned(recipe, found=self._head(), schema=load_schema("fetal_head")).rows()["model.codec.outline"]
+        assert rows["value"] is False
+
+    def test_schema_without_outlines_has_no_such_row(self) -> None:
+        assert "model.codec.outline" not in planned().reasons
+
+    @staticmethod
+    def _head(placed: int = 4) -> Fingerprint:
+        points = np.array([[10.0, 30.0], [50.0, 30.0], [30.0, 15.0], [30.0, 45.0]])
+        status = np.where(np.arange(4) < placed, tiny.VISIBLE, tiny.UNLABELLED)
+        cases = [replace(case, landmarks=LandmarkSet(points, status)) for case in tiny.cases(3)]
+        return fingerprint(Dataset("heads", load_schema("fetal_head"), tuple(cases)), sample=0)

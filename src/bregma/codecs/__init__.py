@@ -11,6 +11,7 @@ from bregma.codecs.chain import ChainCodec, ChainCodecConfig
 from bregma.codecs.coordinate import CoordinateCodec, CoordinateCodecConfig
 from bregma.codecs.exchangeable import sharing_of
 from bregma.codecs.heatmap import HeatmapCodec, HeatmapCodecConfig
+from bregma.codecs.outline import with_outlines
 from bregma.codecs.slots import SlotsCodec, SlotsCodecConfig
 from bregma.schema import LandmarkSchema
 
@@ -49,7 +50,8 @@ def build_codec(
         return SlotsCodec(config, landmarks, map_stride, schema)
     if isinstance(config, HeatmapCodecConfig):
         shared = config.exchangeable == "shared" and schema is not None
-        return HeatmapCodec(config, landmarks, map_stride, sharing_of(schema, landmarks) if schema and shared else None)
+        sharing = sharing_of(schema, landmarks) if schema and shared else None
+        return with_outlines(HeatmapCodec(config, landmarks, map_stride, sharing), schema)
     _, codec = CODECS[config.name]
     built: Codec = codec(config, landmarks, map_stride)
     return built

@@ -94,6 +94,23 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class OutlineMap:
+    """Where an outline runs, as a network sees it.
+
+    Attributes:
+        ends: positions of the landmarks at the ends of the ellipse's first axis, and of its second.
+        p: ``(B, H, W)`` probability over cells.
+        stride: of the map.
+        sigma_cells: standard deviation, across the outline, of what the network was trained on.
+    """
+
+    ends: tuple[int, int, int, int]
+    p: Tensor
+    stride: int
+    sigma_cells: float
+
+
+@dataclass(frozen=True)
 class Decoded:
     """Landmarks read from a network's outputs, in input pixels.
 
@@ -103,6 +120,7 @@ class Decoded:
         presence: ``(B, N)`` in 0..1.
         instances: of each image, the elements of its chain in order, for codecs that tell them apart.
         candidates: of each set of landmarks that share a map, all the places that they may be at.
+        outlines: of each outline that has a map, where it runs.
     """
 
     mean_in: Tensor
@@ -110,6 +128,7 @@ class Decoded:
     presence: Tensor
     instances: tuple[tuple[Instance, ...], ...] | None = None
     candidates: tuple[Candidates, ...] = ()
+    outlines: tuple[OutlineMap, ...] = ()
 
 
 class Codec(Protocol):

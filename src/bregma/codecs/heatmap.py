@@ -70,6 +70,9 @@ class HeatmapCodecConfig(Config):
     exchangeable: Literal["shared", "separate"] = "shared"
     """``shared``: the points of a set that the schema calls exchangeable share one map and are decoded together;
     ``separate``: every point has a map of its own, in the order of the labels, as if that meant something."""
+    outline: bool = True
+    """Learn a map more of every outline that the schema declares, a ridge drawn through its points' labels, and place
+    these points where it runs."""
     smooth_px: float = Field(default=0.0, ge=0)
     """Standard deviation, in input pixels, of a Gaussian by which maps are smoothed before they are decoded; 0 leaves
     them as they are."""
@@ -145,8 +148,9 @@ class HeatmapCodec:
     def _shared_target(self, labels: Labels, maps_BNHW: Tensor, sigma_BK: Tensor | None) -> Target:
         """Merge what the members of a set would have been drawn as, whatever their order."""
         softmax = self.config.activation == "softmax"
+        present, known = sorted_presence(labels.present, labels.known, self.sharing)
         return Target(
-            replace(labels, present=sorted_presence(labels.present, self.sharing)),
+            replace(labels, present=present, known=known),
             mixture(maps_BNHW, self.sharing, probability=softmax),
             sigma_BK,
             peaks=highest_cells(maps_BNHW, self.sharing) if self.config.activation == "sigmoid" else None,
@@ -167,7 +171,7 @@ class HeatmapCodec:
         del shape
         if self.sharing.sets:
             raise no_shared_points()
-        return to_pixels(moments(self._probability(outputs["maps"].float()))[0], self.stride)
+        return to_pixels(moments(self.probability(outputs["maps"].float()))[0], self.stride)
 
     def cholesky(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
         """Lower factors ``(B, N, 2, 2)`` of the predicted covariances, in input pixels: σx and σy on the diagonal.
@@ -191,7 +195,7 @@ class HeatmapCodec:
         if self.config.learn_sigma:
             return self._decode_each(outputs, shape)
         maps = outputs["maps"].float()
-        p, heights = self._smoothed(self._probability(maps)), self._smoothed(self._heights(maps))
+        p, heights = self._smoothed(self.probability(maps)), self._smoothed(self._heights(maps))
         spread = self.cholesky(outputs, shape) ** 2 if self.config.spread else None
         if not self.sharing.sets:
             # Of the maps as they are: the values of a probability may be too small to tell apart.
@@ -277,7 +281,8 @@ class HeatmapCodec:
         sigma = self.config.smooth_px / self.stride
         return blur(maps_BKHW, sigma, max(1, math.ceil(3 * sigma)))
 
-    def _probability(self, maps_BNHW: Tensor) -> Tensor:
+    def probability(self, maps_BNHW: Tensor) -> Tensor:
+        """Return maps ``(B, N, H, W)`` of the network as probabilities that sum to one over their cells."""
         if self.config.activation == "softmax":
             return maps_BNHW.flatten(2).softmax(-1).view_as(maps_BNHW)
         positive = self._heights(maps_BNHW)

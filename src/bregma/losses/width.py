@@ -35,7 +35,8 @@ def heatmap_width(config: HeatmapWidthConfig, x: LossInput) -> Tensor:
     if x.sigma is None or x.target_maps is None:
         raise ConfigError("the codec learns no width", where="loss", fix="set codec.learn_sigma=true")
     rows, columns = x.target_maps.shape[2:]
-    return masked_mean(x.sigma**2, x.counted) / (rows * columns)
+    # Maps of outlines, which follow those of landmarks, have no width to learn.
+    return masked_mean(x.sigma**2, x.counted[:, : x.sigma.shape[1]]) / (rows * columns)
 
 
 def check_width(names: Sequence[str], map_losses: Sequence[str], outputs: OutputSpec) -> None:

@@ -53,7 +53,7 @@ def _with_moves(prediction: Prediction, moved: Array) -> tuple[str, ...] | None:
 
 
 def flag_outliers(prediction: Prediction, model: ShapeModel, *, limit: float, sets: Sets = ()) -> Prediction:
-    """Return a prediction that says which points contradict the others; none is moved.
+    """Return a prediction that says which points contradict the others; none is moved, and no earlier flag lost.
 
     A point is flagged where it lies more than ``limit`` standard deviations from where the others and the shapes that
     occur say it is, the others counting the less the more they are contradicted themselves (:meth:`ShapeModel.fit`).
@@ -64,4 +64,6 @@ def flag_outliers(prediction: Prediction, model: ShapeModel, *, limit: float, se
     away[order] = np.sqrt(model.fit(points[order], cov[order]).contradiction)
     reasons = (f"{sd:.1f} standard deviations from where the other points say it is" for sd in away)
     doubtful = (away > limit) & (prediction.presence >= _PRESENT)
-    return replace(prediction, flags=tuple(why if bad else "" for bad, why in zip(doubtful, reasons, strict=True)))
+    known = prediction.flags or ("",) * len(model)
+    flags = tuple(old or (why if bad else "") for old, bad, why in zip(known, doubtful, reasons, strict=True))
+    return replace(prediction, flags=flags)

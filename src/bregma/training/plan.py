@@ -167,6 +167,7 @@ class _Rules:
             "model.codec.activation": self.activation,
             "model.codec.presence": self.presence,
             "model.codec.exchangeable": self.exchangeable,
+            "model.codec.outline": self.outline,
             "loss": self.loss,
             "augment.flip": self.flip,
             "train.precision": self.precision,
@@ -176,6 +177,8 @@ class _Rules:
         }
         if self._codec() != "heatmap" or not self.schema.exchangeable:
             del rules["model.codec.exchangeable"]
+        if self._codec() != "heatmap" or not self.schema.outlines:
+            del rules["model.codec.outline"]
         if self._codec() == "coordinate":
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
         if self._codec() in {"chain", "slots"}:
@@ -233,6 +236,18 @@ class _Rules:
     def exchangeable(self) -> tuple[str, str]:
         sets = "; ".join(", ".join(members) for members in self.schema.exchangeable)
         return "shared", f"nothing in an image tells the points of a set apart ({sets}), so each set has one map"
+
+    def outline(self) -> tuple[bool, str]:
+        if NETWORKS[self._network()][1].uses_schema:
+            return False, f"the network '{self._network()}' has a map for each landmark and no more"
+        names = {name for outline in self.schema.outlines for name in outline.ends}
+        seen = min(mark.visible + mark.occluded for mark in self.f.landmarks if mark.name in names)
+        if not seen:
+            return False, "points of the outline are labelled on no image, so it cannot be drawn"
+        return (
+            True,
+            f"the points' labels draw the whole outline (on up to {seen} images), of which they show four places",
+        )
 
     def loss(self) -> tuple[list[dict[str, Any]], str]:
         if self._codec() == "coordinate":
