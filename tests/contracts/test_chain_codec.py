@@ -8,6 +8,8 @@ import torch
 
 from bregma.codecs.base import Labels
 from bregma.codecs.chain import ChainCodec, ChainCodecConfig
+from bregma.codecs.chain_naming import Node, arrange
+from bregma.codecs.chain_naming import name as name_levels
 from bregma.errors import ConfigError
 from bregma.schema import load_schema, schema_from_dict
 
@@ -455,3 +457,22 @@ def test_parts_read_a_little_beyond_the_border_count_as_seen():
     (one,) = codec.decode(outputs, SHAPE).instances[0]
     assert (one.points[2:, 1] < -0.5).all()
     assert (one.presence >= 0.5).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("last", [(346.0, 397.0), (346.0, 380.0)])
+def test_a_vertebra_that_slipped_off_the_sacrum_stays(last):
+    """A slip of the whole endplate: the network says that the next level lies below, as it nearly always does."""
+    centres = [(305.0, 225.0), (295.0, 278.0), (290.0, 332.0), (298.0, 386.0)]
+    nodes = [Node(i, np.array(at), np.array([-4.0, 52.0]), 0.8) for i, at in enumerate(centres)]
+    anchor = Node(-1, np.array(last), None, 0.9)
+    ordered = arrange([anchor, *nodes], anchor_last=True)
+    assert [node.index for node in ordered] == [0, 1, 2, 3, -1]
+    named = name_levels(ordered, levels=7, anchor=6, countable=True)
+    assert [one.rank for one in named] == [2, 3, 4, 5, 6]
+
+
+def test_what_lies_below_the_last_level_is_no_level():
+    centres = [(100.0, 100.0), (100.0, 150.0), (100.0, 235.0)]
+    nodes = [Node(i, np.array(at), np.array([0.0, 50.0]), 0.9 - 0.1 * i) for i, at in enumerate(centres)]
+    ordered = arrange([*nodes, Node(-1, np.array([100.0, 190.0]), None, 0.9)], anchor_last=True)
+    assert [node.index for node in ordered] == [0, 1, -1]

@@ -169,7 +169,8 @@ class ChainCodec:
         paired = ways.unflatten(0, (count + 1, 2))
         found = find(heights[:count], heights[count], paired, reading)
         singles = _Singles(heights[count + 1 :], reading)
-        ordered = arrange([*_nodes(found), *self._anchor_node(singles)])
+        last = layout.anchor == len(layout.chain.levels) - 1
+        ordered = arrange([*_nodes(found), *self._anchor_node(singles)], anchor_last=last)
         instances = []
         for named in self._named(ordered):
             instance = self._anchor(singles) if named.index < 0 else self._element(found[named.index], reading)

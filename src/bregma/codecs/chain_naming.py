@@ -18,7 +18,12 @@ from bregma.geometry import Array
 _SPREAD = 0.2
 """Standard deviation of the distance between neighbours in links, from which the odds of a level passed over follow."""
 _TOO_NEAR, _ASIDE = 0.4, 0.75
-"""A step shorter than this, or leading aside by more, in links, does not lead along a chain."""
+"""A step that leads on by less than this, or aside by more, in links, is doubtful: it is one of a chain only where a
+vertebra has slipped off the next."""
+_FAR_ASIDE = 1.5
+"""Aside by more than this is no step at all: a body is about as long as a link, and hardly slips farther."""
+_DIRECT = 1.4
+"""Two elements that are farther apart than this, in links, have one between them."""
 _LEAST_NAMING = 0.5
 """A name that is less probable is not given."""
 
@@ -55,18 +60,22 @@ class Named:
     probability: float
 
 
-def arrange(nodes: Sequence[Node]) -> list[Node]:
+def arrange(nodes: Sequence[Node], *, anchor_last: bool = False) -> list[Node]:
     """Return the elements in the order of the chain, without those that do not lie on it.
 
-    Where two neighbours do not follow each other, the less sure one is left out.
+    Where two neighbours cannot follow each other, the less sure one is left out. Where that is only doubtful, one is
+    left out without which its neighbours follow each other directly, or which is the last one.
+
+    Args:
+        nodes: in any order.
+        anchor_last: the anchor is the last level. A vertebra that has slipped off it may lie lower.
     """
     if not nodes:
         return []
     direction = _direction(nodes)
-    ordered = sorted(nodes, key=lambda node: float(node.centre @ direction))
-    while (broken := _first_break(ordered)) is not None:
-        weaker = min((ordered[broken], ordered[broken + 1]), key=lambda node: node.score)
-        ordered = [node for node in ordered if node is not weaker]
+    ordered = sorted(nodes, key=lambda node: (anchor_last and node.index < 0, float(node.centre @ direction)))
+    while (odd := _odd_one(ordered)) is not None:
+        ordered = [node for node in ordered if node is not odd]
     return ordered
 
 
@@ -138,12 +147,30 @@ def _in_links(upper: Node, lower: Node) -> tuple[float, float]:
     return along, float(np.linalg.norm(way - along * link)) / squared**0.5
 
 
-def _first_break(ordered: Sequence[Node]) -> int | None:
+def _odd_one(ordered: Sequence[Node]) -> Node | None:
+    """Return the element to be left out first."""
     for i, (upper, lower) in enumerate(pairwise(ordered)):
         along, aside = _in_links(upper, lower)
-        if along < _TOO_NEAR or aside > _ASIDE * max(1.0, along):
-            return i
+        if np.hypot(along, aside) < _TOO_NEAR or along < -_TOO_NEAR or aside > _FAR_ASIDE * max(1.0, along):
+            return min(upper, lower, key=lambda node: node.score)
+        spare = [node for at, node in ((i, upper), (i + 1, lower)) if _can_be_spared(ordered, at)]
+        if spare and _is_doubtful(along, aside):
+            return min(spare, key=lambda node: node.score)
     return None
+
+
+def _is_doubtful(along: float, aside: float) -> bool:
+    return along < _TOO_NEAR or aside > _ASIDE * max(1.0, along)
+
+
+def _can_be_spared(ordered: Sequence[Node], at: int) -> bool:
+    """Tell whether the chain goes on without an element as if it had never been there."""
+    if ordered[at].index < 0:
+        return False
+    if at in (0, len(ordered) - 1):
+        return True
+    along, aside = _in_links(ordered[at - 1], ordered[at + 1])
+    return not _is_doubtful(along, aside) and float(np.hypot(along, aside)) < _DIRECT
 
 
 def _direction(nodes: Sequence[Node]) -> Array:
