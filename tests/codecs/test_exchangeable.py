@@ -148,6 +148,12 @@ class TestTarget:
         present = codec_of(presence=True).encode(labels_of(placed=(0, 1, 1, 1))).labels.present
         assert present.tolist() == [[1.0, 0.0, 1.0, 1.0]]
 
+    def test_one_that_is_there_beside_one_that_nobody_labelled_teaches_that_there_is_one(self):
+        labels = codec_of(presence=True).encode(labels_of(placed=(0, 1, 0, 0), known=(0, 1, 1, 0))).labels
+        # There is one of the first set, and perhaps another; of the second set at most one, perhaps none.
+        assert labels.known.tolist() == [[1.0, 0.0, 0.0, 1.0]]
+        assert [labels.present[0, 0].item(), labels.present[0, 3].item()] == [1.0, 0.0]
+
     def test_gradient_of_the_cross_entropy_is_probability_less_mixture(self):
         target = codec_of().encode(labels_of())
         maps = torch.randn(target.maps.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()

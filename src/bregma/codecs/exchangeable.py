@@ -135,12 +135,20 @@ def _all_known(placed_BN: Tensor, known_BN: Tensor, own: Sequence[int]) -> Tenso
     return torch.maximum(placed_BN[:, list(own)], known_BN[:, list(own)]).amin(1)
 
 
-def sorted_presence(present_BN: Tensor, sharing: Sharing) -> Tensor:
-    """Return presence with that of each set's members in descending order: its k-th says that there are k of them."""
-    out = present_BN.clone()
+def sorted_presence(present_BN: Tensor, known_BN: Tensor, sharing: Sharing) -> tuple[Tensor, Tensor]:
+    """Return presence, and whether it is known, with that of each set's k-th member saying that there are k of them.
+
+    With one member that is there and one that nobody labelled, it is known that there is one, and not if there are two.
+    """
+    present, known = present_BN.clone(), known_BN.clone()
     for _, own in sharing.sets:
-        out[:, list(own)] = present_BN[:, list(own)].sort(dim=1, descending=True).values
-    return out
+        index = list(own)
+        least = (present_BN[:, index] * known_BN[:, index]).sum(1, keepdim=True)
+        most = least + (1 - known_BN[:, index]).sum(1, keepdim=True)
+        rank = torch.arange(1, len(index) + 1, device=present_BN.device)
+        present[:, index] = (rank <= least).to(present.dtype)
+        known[:, index] = ((rank <= least) | (rank > most)).to(known.dtype)
+    return present, known
 
 
 def highest_cells(maps_BNHW: Tensor, sharing: Sharing) -> Tensor:
