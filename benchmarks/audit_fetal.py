@@ -35,11 +35,12 @@ BAD = 0.05
 SHARES = (0.05, 0.07, 0.1, 0.15, 0.2)
 DRAWS = 2000
 ENDS = ((0, 1), (1, 0))
-BEFORE: tuple[Source, ...] = ("geometry", "exchange", "image", "duplicate")
+BEFORE: tuple[Source, ...] = ("geometry", "exchange", "axes", "image", "duplicate")
 KINDS: dict[str, tuple[Source, ...]] = {
     "geometry": ("geometry", "exchange", "duplicate"),
+    "axes": ("axes",),
     "image": ("image",),
-    "geometry and image": BEFORE,
+    "before any training": BEFORE,
     "out-of-fold networks": ("prediction",),
     "all": (*BEFORE, "prediction"),
 }

@@ -44,7 +44,7 @@ def _reasons(audit: LabelAudit, row: int) -> str:
 class TestImages:
     def test_clean_labels_raise_no_alarm(self, heads: Dataset) -> None:
         audit = audit_labels(heads)
-        assert {entry.source for entry in audit.evidence} == {"duplicate", "geometry", "exchange", "image"}
+        assert {entry.source for entry in audit.evidence} == {"duplicate", "geometry", "exchange", "axes", "image"}
         assert audit.suspects() == ()
         assert audit.case_scores().max() < ALARM
 
@@ -53,7 +53,7 @@ class TestImages:
         audit = audit_labels(shifted)
         assert audit.ranking[0] == 7
         assert {s.case_id for s in audit.suspects()} == {heads.cases[7].id}
-        assert audit.case_scores(["geometry", "exchange", "duplicate"])[7] < ALARM
+        assert audit.case_scores(["geometry", "exchange", "duplicate", "axes"])[7] < ALARM
         assert "the image suggests another place" in _reasons(audit, 7)
 
     def test_the_expected_place_is_where_the_label_was(self, heads: Dataset) -> None:
@@ -204,7 +204,7 @@ class TestDisagreement:
 
     def test_two_observers(self) -> None:
         rng = np.random.default_rng(2)
-        shape = np.array([[20.0, 20], [80, 25], [70, 80], [25, 75]])
+        shape = np.array([[20.0, 50], [90, 52], [56, 20], [54, 80]])
         data = make_phantoms("fetal_head", 1, size=64)
         cases = []
         for row in range(20):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bregma.auditing.axes import axes_evidence
 from bregma.auditing.disagreement import observer_evidence, prediction_evidence
 from bregma.auditing.duplicates import Look, duplicate_evidence
 from bregma.auditing.evidence import Evidence, Source, are_known
@@ -176,6 +177,9 @@ def audit_labels(
     found: list[Evidence] = [duplicate_evidence(points, ids, schema.names, orders, looks)]
     geometric, unit = geometric_evidence(points * factors[:, None], schema), factors[:, None]
     found += [Evidence(e.source, e.times, e.expected / unit, e.reasons) for e in geometric]
+    axes = axes_evidence(points * factors[:, None], schema)
+    if axes is not None:
+        found.append(axes)
     if not geometric:
         notes.append("the shape was not judged: it takes 10 images with 4 labelled landmarks or more")
     seen = _seen(images, points, factors, schema, orders) if use_images else None

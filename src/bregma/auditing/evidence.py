@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bregma.geometry import Array
 
-Source = Literal["geometry", "exchange", "image", "prediction", "observer", "duplicate"]
+Source = Literal["geometry", "exchange", "image", "prediction", "observer", "duplicate", "axes"]
 
 ALARM_TIMES = 6.0
 """So many times its usual size a deviation is as likely a fault as not: score 0.5."""
