@@ -51,7 +51,11 @@ def evaluation() -> Evaluation:
     cov = np.array([[[9.0, 0.0], [0.0, 16.0]]] * 2)
     predictions = [
         Prediction("1", np.array([[10.1, 10.0], [60.0, 10.0]]), cov, np.array([1.0, 0.7]), frame),
-        Prediction("2, left", np.array([[13.0, 14.0], [60.0, 10.0]]), cov, np.array([1.0, 0.2]), frame),
+        Prediction(
+            *("2, left", np.array([[13.0, 14.0], [60.0, 10.0]]), cov, np.array([1.0, 0.2]), frame),
+            flags=("far off", ""),
+            view_spread=np.array([2.5, 0.0]),
+        ),
     ]
     settings = EvaluationSettings(draws=100, presence_threshold=0.5)
     return evaluate_predictions(SCHEMA, cases, predictions, settings, name="run 1, test")
@@ -99,6 +103,24 @@ def test_points_hold_truth_prediction_error_and_spread(folder: Path) -> None:
     assert rows[2]["status"] == "occluded"
     last = rows[3]
     assert (last["status"], last["true_x"], last["error_px"], last["presence"]) == ("outside", "", "", "0.2")
+
+
+def test_doubtful_points_are_told(evaluation: Evaluation, folder: Path) -> None:
+    rows = _rows(folder / "points.csv")
+    assert [row["flag"] for row in rows] == ["", "", "far off", ""]
+    assert [row["view_spread_px"] for row in rows] == ["", "", "2.5", "0.0"]
+    # 3 px along x and 4 along y.
+    said = "1 points on 1 of 2 images contradict the others and are flagged; their median error is 5.0 px."
+    assert said in evaluation.notes
+
+
+def test_an_evaluation_from_before_doubts_were_written_can_be_read(folder: Path) -> None:
+    for name, extra in (("points.csv", 2), ("measurements.csv", 2)):
+        with (folder / name).open(newline="", encoding="utf-8") as handle:
+            rows = [row[:-extra] for row in csv.reader(handle)]
+        with (folder / name).open("w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows(rows)
+    assert len(load_run(folder).points) == 2
 
 
 def test_landmarks_and_measurements(folder: Path) -> None:

@@ -245,6 +245,24 @@ class TestPrediction:
             assert interval is not None
             assert interval[1] - interval[0] > 1.0
 
+    def test_what_rests_on_a_flagged_landmark_is_referred_with_its_value(self) -> None:
+        schema = schema_of(LENGTH)
+        plain = measure_prediction(schema, self.prediction(calibration="scale 1.3"))[0]
+        flagged = self.prediction(calibration="scale 1.3", flags=("", "7.0 standard deviations away", "", ""))
+        found = measure_prediction(schema, flagged)[0]
+        assert (found.status, found.reason) == ("refer", "b is doubtful: 7.0 standard deviations away")
+        assert (found.value, found.interval) == (plain.value, plain.interval)
+
+    def test_a_flag_on_another_landmark_changes_nothing(self) -> None:
+        found = measure_prediction(schema_of(LENGTH), self.prediction(calibration="x", flags=("", "", "", "why")))[0]
+        assert found.status == "ok"
+
+    def test_a_flag_goes_before_the_lack_of_calibration_and_both_are_said(self) -> None:
+        found = measure_prediction(schema_of(LENGTH), self.prediction(flags=("far off", "", "", "")))[0]
+        assert found.status == "refer"
+        assert found.reason.startswith("a is doubtful: far off; ")
+        assert "not calibrated" in found.reason
+
     def test_a_threshold_outside_its_range_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="presence_threshold"):
             measure_prediction(schema_of(LENGTH), self.prediction(), presence_threshold=1.5)

@@ -147,3 +147,9 @@ class TestEvidence:
         assert reordered(one, np.array([1, 0, 2, 3])).flags == ("why", "", "", "")
         mixed = mixture([prediction(HEAD), replace(prediction(HEAD[[1, 0, 2, 3]]), flags=("why", "", "", ""))], SETS)
         assert mixed.flags == ("", "why", "", "")
+
+    def test_draws_follow_their_points_and_end_with_a_mixture(self):
+        draws = np.arange(16.0).reshape(2, 4, 2)
+        one = replace(prediction(HEAD), samples=draws)
+        np.testing.assert_array_equal(reordered(one, np.array([1, 0, 2, 3])).samples, draws[:, [1, 0, 2, 3]])
+        assert mixture([one, one]).samples is None

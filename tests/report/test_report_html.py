@@ -19,7 +19,7 @@ from bregma.schema import LandmarkSchema
 from bregma.types import Measurement
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-SELF_CLOSED = {"circle", "path", "ellipse"}
+SELF_CLOSED = {"circle", "path", "ellipse", "rect"}
 
 
 class Page(HTMLParser):
@@ -239,3 +239,18 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert "<wide>" in text
     assert "One case was left out." in text
     assert not page.links
+
+
+def test_doubtful_landmarks_are_named_with_the_reason(tmp_path: Path, evaluation: Evaluation) -> None:
+    why = "9.3 standard deviations from where the other points say it is"
+    first = evaluation.cases[0]
+    flagged = replace(first, prediction=replace(first.prediction, flags=("", why, "")))
+    page = write_report(tmp_path / "r.html", replace(evaluation, cases=(flagged, *evaluation.cases[1:])))
+    text = page.read_text(encoding="utf-8")
+    assert why in text
+    assert "doubtful prediction" in text
+    assert "doubtful prediction" not in write_report(tmp_path / "s.html", evaluation).read_text(encoding="utf-8")
+    item = PredictedCase(first.case.image, flagged.prediction, first.measured)
+    alone = write_prediction_report(tmp_path / "p.html", evaluation.schema, [item]).read_text(encoding="utf-8")
+    assert why in alone
+    assert "doubtful prediction" in alone

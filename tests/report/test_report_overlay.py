@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bregma.errors import ImageError
 from bregma.geometry import Frame
-from bregma.report.canvas import ERROR, MEASURE, PREDICTION, TRUTH, window
+from bregma.report.canvas import DOUBT, ERROR, MEASURE, PREDICTION, TRUTH, window
 from bregma.report.overlay import draw_overlay
 from bregma.schema import LandmarkSchema, schema_from_dict
 from bregma.types import LandmarkSet, Measurement, Prediction, Status
@@ -46,6 +46,21 @@ def test_a_prediction_is_drawn_where_it_is(shape: tuple[int, int], size: int, at
     sx, sy = picture.shape[1] / shape[1], picture.shape[0] / shape[0]
     expected = ((x + 0.5) * sx - 0.5, (y + 0.5) * sy - 0.5)
     assert centroid(coloured(picture, PREDICTION)) == pytest.approx(expected, abs=0.3)
+
+
+def test_a_flagged_prediction_stands_in_a_square_and_the_legend_says_so() -> None:
+    def draw(flags: tuple[str, ...] | None, *, legend: bool = False) -> NDArray[np.uint8]:
+        prediction = predict([(30.0, 25.0)], (50, 60), flags=flags)
+        return draw_overlay(np.zeros((50, 60)), schema=one_point(), prediction=prediction, size=600, legend=legend)
+
+    marked = coloured(draw(("far off",)), DOUBT)
+    # The point's place in a picture that is ten times as large.
+    assert centroid(marked) == pytest.approx((304.5, 254.5), abs=0.5)
+    rows, columns = np.nonzero(marked)
+    assert np.ptp(columns) == pytest.approx(np.ptp(rows), abs=1)
+    for flags in (None, ("",)):
+        assert not coloured(draw(flags), DOUBT).any()
+    assert coloured(draw(("far off",), legend=True)[500:], DOUBT).any()
 
 
 def test_a_label_is_a_ring_around_its_point() -> None:

@@ -166,6 +166,25 @@ def test_predictions_as_csv(tmp_path: Path, schema: LandmarkSchema) -> None:
     assert float(fourth["y_mm"]) == pytest.approx(0.4 * given[1].mean[1, 1], rel=1e-15)
     assert float(fourth["sd_y"]) ** 2 == pytest.approx(given[1].cov[1, 1, 1], rel=1e-12)
     assert float(fourth["presence"]) == given[1].presence[1]
+    assert (fourth["view_spread"], fourth["flag"]) == ("", "")
+
+
+def test_doubtful_landmarks_as_csv(tmp_path: Path, schema: LandmarkSchema) -> None:
+    one = replace(predictions()[0], flags=("", 'lies "far", off', ""), view_spread=np.array([0.25, 1 / 3, 0.0]))
+    path = write_predictions_csv(tmp_path / "p.csv", [one], schema)
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["flag"] for row in rows] == ["", 'lies "far", off', ""]
+    assert [float(row["view_spread"]) for row in rows] == [0.25, 1 / 3, 0.0]
+
+
+def test_the_ends_of_a_curve_as_csv(tmp_path: Path) -> None:
+    curve = Measurement("cobb", "Cobb angle", 31.0, "deg", ends=("T5", "L1"))
+    width = Measurement("ab", "Width", 3.0, "mm")
+    path = write_measurements_csv(tmp_path / "m.csv", [("1", [curve, width])])
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = [(row["upper_end"], row["lower_end"]) for row in csv.DictReader(handle)]
+    assert rows == [("T5", "L1"), ("", "")]
 
 
 def test_without_spacing_there_are_no_millimetres(tmp_path: Path, schema: LandmarkSchema) -> None:

@@ -26,7 +26,7 @@ from bregma.evaluation.csv_tables import Row, number, read_table, write_table
 from bregma.evaluation.element_files import save_elements
 from bregma.files import read_json, write_json
 from bregma.results import CaseResult, Estimate, Evaluation
-from bregma.types import Status
+from bregma.types import Measurement, Status
 
 CASE_COLUMNS = ("id", "subject", "height", "width", "ipe_px", "max_px", "scored", "outliers")
 POINT_COLUMNS = (
@@ -42,6 +42,8 @@ POINT_COLUMNS = (
     "sd_px",
     "presence",
 )
+_MORE_POINT_COLUMNS = ("view_spread_px", "flag")
+"""Not needed to compare runs, so that evaluations from before these were written can still be read."""
 MEASUREMENT_COLUMNS = (
     "case",
     "measurement",
@@ -57,6 +59,7 @@ MEASUREMENT_COLUMNS = (
     "status",
     "reason",
 )
+_MORE_MEASUREMENT_COLUMNS = ("predicted_ends", "true_ends")
 LANDMARK_COLUMNS = (
     "landmark",
     "label",
@@ -113,9 +116,13 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     write_json(root / "evaluation.json", about)
     tags = sorted({f"tag_{tag}" for result in evaluation.cases for tag in result.tags})
     write_table(root / "cases.csv", (*CASE_COLUMNS, *tags), map(_case_row, evaluation.cases))
-    write_table(root / "points.csv", POINT_COLUMNS, _point_rows(evaluation))
+    write_table(root / "points.csv", (*POINT_COLUMNS, *_MORE_POINT_COLUMNS), _point_rows(evaluation))
     write_table(root / "landmarks.csv", LANDMARK_COLUMNS, _landmark_rows(evaluation))
-    write_table(root / "measurements.csv", MEASUREMENT_COLUMNS, _measurement_rows(evaluation.cases))
+    write_table(
+        root / "measurements.csv",
+        (*MEASUREMENT_COLUMNS, *_MORE_MEASUREMENT_COLUMNS),
+        _measurement_rows(evaluation.cases),
+    )
     if evaluation.schema.chains:
         save_elements(root / "elements.csv", evaluation.cases)
 
@@ -205,6 +212,8 @@ def _point_row(result: CaseResult, index: int, name: str) -> Row:
         # Root of the mean variance of x and y: the spread along one axis.
         "sd_px": float(np.sqrt(np.trace(prediction.cov[index]) / 2.0)),
         "presence": float(prediction.presence[index]),
+        "view_spread_px": None if prediction.view_spread is None else float(prediction.view_spread[index]),
+        "flag": prediction.flags[index] if prediction.flags else None,
     }
 
 
@@ -243,4 +252,11 @@ def _measurement_rows(results: Iterable[CaseResult]) -> Iterator[Row]:
                 "true_grade": true.grade,
                 "status": "missing_landmark" if found is None else found.status,
                 "reason": "" if found is None else found.reason,
+                "predicted_ends": None if found is None else _ends(found),
+                "true_ends": _ends(true),
             }
+
+
+def _ends(measurement: Measurement) -> str | None:
+    """Return the end vertebrae of a curve, e.g. ``T5-L1``."""
+    return "-".join(measurement.ends) if measurement.ends else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from bregma.evaluation.measured import common_unit, gap_notes, repeated_notes
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import Reading
@@ -57,8 +59,22 @@ def meaning_notes(
         notes.append("All images come from one subject, so no intervals can be given.")
     elif subjects < FEW_SUBJECTS:
         notes.append(f"The intervals rest on {subjects} subjects and may be too narrow.")
+    notes += _doubt_notes(results)
     chains = [note for chain in schema.chains for note in _chain_notes(chain, results)]
     return [*notes, *chains, *_unit_notes(rows), *gap_notes(rows, schema), *repeated_notes(rows)]
+
+
+def _doubt_notes(results: Sequence[CaseResult]) -> list[str]:
+    """Say how many points were flagged, and how far these lie from the labels."""
+    flags = [(result, np.array([bool(why) for why in result.prediction.flags or ()])) for result in results]
+    images = [(result, flagged) for result, flagged in flags if flagged.any()]
+    if not images:
+        return []
+    errors = np.concatenate([result.errors_px[flagged] for result, flagged in images])
+    known = errors[np.isfinite(errors)]
+    count = sum(int(flagged.sum()) for _, flagged in images)
+    median = f"; their median error is {np.median(known):.1f} px" if len(known) else ""
+    return [f"{count} points on {len(images)} of {len(results)} images contradict the others and are flagged{median}."]
 
 
 def _chain_notes(chain: Chain, results: Sequence[CaseResult]) -> list[str]:

@@ -35,6 +35,7 @@ class _Sampled:
     given: Mapping[str, float]
     seed: int
     doubts: Mapping[str, str]
+    flags: Mapping[str, str]
 
     @property
     def scene(self) -> Scene:
@@ -56,6 +57,7 @@ def measure(
     seed: int = 0,
     level: float = 0.95,
     given: Mapping[str, float] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> tuple[Measurement, ...]:
     """Make every measurement of a schema at every place where it applies.
 
@@ -65,7 +67,8 @@ def measure(
     has no spacing; ratios and angles then take pixels to be square, which nothing in such a frame can confirm.
 
     A measurement that lies ``between`` levels is taken where the points themselves place it, and its interval is that
-    of the quantity there. What touches vertebrae out of order, or with corners that changed sides, is referred.
+    of the quantity there. What touches vertebrae out of order, or with corners that changed sides, is referred. So is
+    what rests on a flagged landmark, but with its value.
 
     A value that a published equation reads off a length carries the equation's standard error; its interval holds both
     the landmarks' spread and that error, and there is none where the equation has no declared standard error.
@@ -82,6 +85,7 @@ def measure(
         seed: of the draws; the same seed gives the same intervals, whichever landmarks are present.
         level: coverage that intervals claim.
         given: what is known of the case from elsewhere, by name (its targets), for charts that need it.
+        flags: why a landmark is doubtful where it lies, by its name.
 
     Raises:
         SchemaError: points that do not fit the schema, or a measurement that its primitive cannot make.
@@ -98,7 +102,8 @@ def measure(
     if frame.spacing is not None:
         known = frame.to_mm(known)
         spread = None if spread is None else frame.to_mm(spread)
-    sampled = _Sampled(frame, known, mask, spread, calibrated, level, given or {}, seed, disorder(schema, known, mask))
+    doubts = disorder(schema, known, mask)
+    sampled = _Sampled(frame, known, mask, spread, calibrated, level, given or {}, seed, doubts, flags or {})
     return tuple(found for spec in schema.measurements for found in _everywhere(schema, spec, sampled))
 
 
@@ -117,7 +122,8 @@ def measure_prediction(
     Calibration applies to covariances, so calibrated covariances go before the model's own samples; of a model that was
     not calibrated the samples are used where there are enough of them for the level.
 
-    Elements of a chain that could not be named are measured as well, by their place counted from below.
+    Elements of a chain that could not be named are measured as well, by their place counted from below. What rests on a
+    landmark that the prediction flags is referred, with the flag's reason.
 
     Raises:
         SchemaError: the prediction was made for another schema.
@@ -141,6 +147,7 @@ def measure_prediction(
         seed=seed,
         level=level,
         given=given,
+        flags={name: why for name, why in zip(schema.names, prediction.flags or ()) if why},
     )
     unnamed: list[Measurement] = []
     for one in stand_ins(schema, prediction, presence_threshold):
@@ -338,7 +345,10 @@ def _status(row: Row, sampled: _Sampled, value: float | None, draws: Array | Non
     """Return the gravest thing to say, and in words everything that there is to say."""
     if value is None:
         return "refer", f"{', '.join(row.uses)} lie so that nothing can be measured (points that coincide)"
-    said: list[tuple[MeasurementStatus, str]] = []
+    flagged = [name for name in dict.fromkeys(row.uses) if name in sampled.flags]
+    said: list[tuple[MeasurementStatus, str]] = [
+        ("refer", f"{name} is doubtful: {sampled.flags[name]}") for name in flagged
+    ]
     failed = 0 if draws is None else int((~np.isfinite(draws)).sum())
     if draws is not None and failed:
         said.append(("refer", f"{failed} of {len(draws)} samples cannot be measured, so there is no interval"))

@@ -173,6 +173,7 @@ def reordered(prediction: Prediction, order: Order) -> Prediction:
         mean=prediction.mean[order],
         cov=prediction.cov[order],
         presence=prediction.presence[order],
+        samples=None if prediction.samples is None else prediction.samples[:, order],
         flags=None if prediction.flags is None else tuple(prediction.flags[i] for i in order),
         view_spread=None if prediction.view_spread is None else prediction.view_spread[order],
     )
@@ -199,6 +200,8 @@ def mixture(parts: Sequence[Prediction], sets: Sets = ()) -> Prediction:
         mean=mean,
         cov=np.stack([part.cov for part in parts]).mean(axis=0) + between,
         presence=np.stack([part.presence for part in parts]).mean(axis=0),
+        # The draws of one part are none of the mixture.
+        samples=None,
         flags=_any_flags(parts),
         view_spread=np.sqrt(np.mean([(d**2).sum(axis=1) + _within(part) for d, part in zip(away, parts)], axis=0)),
     )

@@ -98,6 +98,7 @@ def write_report(
         agreements=evaluation.agreements,
         human_agreements=evaluation.human_agreements,
         measurement_figures=agreement_figures(evaluation),
+        doubtful=any(any(result.prediction.flags or ()) for result in evaluation.cases),
         measured=[
             measured_tile(schema, result, heading=f"{kind}: {result.case.id}", pictures=pictures)
             for kind, result in measured
@@ -147,6 +148,7 @@ def write_prediction_report(
         lead=f"{words.plural(len(cases), 'image')}, model {models or 'unknown'}, {len(schema)} landmarks. No labels: "
         "nothing here is checked against the truth.",
         notes=(*notes, *more),
+        doubtful=any(any(case.prediction.flags or ()) for case in shown),
         summary=[{"case": case, "m": m} for case, m in measured] if len(shown) > 1 else [],
         cases=[
             {

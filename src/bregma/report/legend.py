@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bregma.report.canvas import ERROR, FAINT_INK, INK, MEASURE, PAPER, PREDICTION, TRUTH, Rgb, font, text_size
+from bregma.report.canvas import DOUBT, ERROR, FAINT_INK, INK, MEASURE, PAPER, PREDICTION, TRUTH, Rgb, font, text_size
 
-Mark = Literal["ring", "dot", "region", "error", "measure"]
+Mark = Literal["ring", "dot", "doubt", "region", "error", "measure"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def _draw_mark(pen: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, text_px
     box = (cx - r, y - r, cx + r, y + r)
     if mark == "ring":
         pen.ellipse(box, outline=TRUTH, width=stroke)
+    elif mark == "doubt":
+        pen.rectangle(box, outline=DOUBT, width=stroke)
     elif mark == "dot":
         pen.ellipse(tuple(c + s * r * 0.3 for c, s in zip(box, (1, 1, -1, -1))), fill=PREDICTION)
     elif mark == "region":

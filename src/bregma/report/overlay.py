@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from bregma.errors import ImageError
 from bregma.geometry import Array, apply, apply_cov, resize
 from bregma.report.canvas import (
+    DOUBT,
     ERROR,
     PREDICTION,
     SHADE,
@@ -35,6 +36,7 @@ from bregma.types import LandmarkSet, Measurement, Prediction
 
 _CHI2_95_2DOF = 5.991464547107979
 _ELLIPSE_POINTS = 48
+_SQUARE = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def draw_overlay(
 
     The picture is windowed between percentiles and resized so that its long side is ``size``; the image starts at the
     picture's top-left corner (see ``overlay_matrix``), title and legend follow below it. Labels are rings, predictions
-    dots with their 95 % region, joined by the error. Landmarks that are outside or unlabelled, and predictions whose
-    presence is below ``min_presence``, are not drawn.
+    dots with their 95 % region, joined by the error; flagged ones stand in a red square. Landmarks that are outside or
+    unlabelled, and predictions whose presence is below ``min_presence``, are not drawn.
 
     Args:
         image: ``(H, W)``, any number type.
@@ -116,6 +118,8 @@ def draw_overlay(
     if prediction is not None:
         predicted = scene.marks(prediction.mean, prediction.presence >= min_presence, PREDICTION)
     scene.draw(true_marks, predicted, None if prediction is None else prediction.cov)
+    if prediction is not None and predicted is not None:
+        scene.mark_doubtful(predicted, prediction.flags or ())
     if true_marks is not None and predicted is not None:
         scene.label_worst(true_marks, predicted, errors, error_unit, label_worst)
     base = predicted or true_marks
@@ -177,6 +181,14 @@ class _Scene:
                 self.canvas.disc(point, 0.62 * self._radius + 0.7 * self.stroke, SHADE)
                 self.canvas.disc(point, 0.62 * self._radius, PREDICTION)
 
+    def mark_doubtful(self, predicted: _Marks, flags: Sequence[str]) -> None:
+        """Put a square about every point that is flagged."""
+        for i, why in enumerate(flags):
+            if why and predicted.drawn[i]:
+                corners = predicted.points[i] + 1.9 * self._radius * _SQUARE
+                self.canvas.line(corners, SHADE, 3.0 * self.stroke, alpha=0.6, closed=True)
+                self.canvas.line(corners, DOUBT, 1.6 * self.stroke, closed=True)
+
     def label_worst(self, truth: _Marks, predicted: _Marks, errors: ArrayLike | None, unit: str, count: int) -> None:
         """Write name and error beside the points with the largest errors."""
         partner = dict(_pairs(self.schema, truth, predicted))
@@ -217,6 +229,8 @@ def _legend(
         yield Entry("ring", "label")
     if prediction is not None:
         yield Entry("dot", "prediction")
+        if any(prediction.flags or ()):
+            yield Entry("doubt", "doubtful")
         if np.any(prediction.cov):
             yield Entry("region", "95 % region" if prediction.calibration != "none" else "95 % region, uncalibrated")
     if truth is not None and prediction is not None:

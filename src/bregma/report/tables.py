@@ -16,7 +16,7 @@ from bregma.schema import LandmarkSchema
 from bregma.types import Measurement, Prediction
 
 _FORMAT = "bregma-predictions"
-_PREDICTION_COLUMNS = ("case", "landmark", "x", "y", "x_mm", "y_mm", "sd_x", "sd_y", "presence")
+_PREDICTION_COLUMNS = ("case", "landmark", "x", "y", "x_mm", "y_mm", "sd_x", "sd_y", "presence", "view_spread", "flag")
 _ELEMENT_COLUMNS = (
     *("case", "chain", "place", "level", "level_probability", "probability"),
     *("part", "x", "y", "sd_x", "sd_y", "presence"),
@@ -38,6 +38,8 @@ _MEASUREMENT_COLUMNS = (
     "uses",
     "standard_error",
     "convention",
+    "upper_end",
+    "lower_end",
 )
 
 
@@ -97,7 +99,9 @@ def write_predictions_csv(path: str | Path, predictions: Iterable[Prediction], s
     """Write one row a landmark; return the path.
 
     ``x`` and ``y`` are pixels of the original image, ``x_mm`` and ``y_mm`` the same from the centre of the top-left
-    pixel, left empty without a trusted spacing; ``sd_x`` and ``sd_y`` are standard deviations in pixels.
+    pixel, left empty without a trusted spacing; ``sd_x`` and ``sd_y`` are standard deviations in pixels, and
+    ``view_spread`` how far the views or models disagree, in pixels, empty where there was one. ``flag`` says why a
+    landmark is doubtful.
 
     Raises:
         SchemaError: a prediction that does not fit ``schema``.
@@ -123,6 +127,8 @@ def write_elements_csv(path: str | Path, predictions: Iterable[Prediction]) -> P
 
 def write_measurements_csv(path: str | Path, measured: Iterable[tuple[str, Sequence[Measurement]]]) -> Path:
     """Write one row a measurement, from ``(case id, measurements)``; return the path.
+
+    ``upper_end`` and ``lower_end`` are the end vertebrae of a curve that was looked for on the image.
 
     Raises:
         RunError: the file cannot be written.
@@ -201,7 +207,9 @@ def _landmark_rows(prediction: Prediction, schema: LandmarkSchema) -> Iterator[t
         x, y = map(float, prediction.mean[i])
         x_mm, y_mm = ("", "") if in_mm is None else map(float, in_mm[i])
         sd_x, sd_y = (math.sqrt(max(0.0, float(prediction.cov[i, k, k]))) for k in (0, 1))
-        yield prediction.case_id, name, x, y, x_mm, y_mm, sd_x, sd_y, float(prediction.presence[i])
+        spread = None if prediction.view_spread is None else float(prediction.view_spread[i])
+        flag = prediction.flags[i] if prediction.flags else ""
+        yield prediction.case_id, name, x, y, x_mm, y_mm, sd_x, sd_y, float(prediction.presence[i]), spread, flag
 
 
 def _element_rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
@@ -222,6 +230,7 @@ def _measurement_row(case: str, m: Measurement) -> tuple[Any, ...]:
     return (
         *(case, m.name, m.label, m.level, m.value, m.unit, low, high, m.interval_level),
         *(m.grade, probabilities, m.status, m.reason, " ".join(m.uses), m.standard_error, m.convention),
+        *(m.ends or (None, None)),
     )
 
 

@@ -24,6 +24,7 @@ TILE_PX = 720
 _SMALL_TILE, _LARGE_TILE = 1.5, 1.15
 _LEAST_ASPECT = 0.62
 _MOST_DRAWN = 16
+_MOST_DOUBTS = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Tile:
 
 def case_tile(schema: LandmarkSchema, result: CaseResult, *, heading: str, pictures: int) -> Tile:
     """Return a scored case with labels and prediction drawn, on a page with so many pictures."""
-    lines = _score_lines(schema, result)
+    lines = (*_score_lines(schema, result), *doubt_lines(schema, result.prediction))
     errors, unit = shown_errors(result)
     try:
         drawn = draw_overlay(
@@ -69,7 +70,7 @@ def prediction_tile(
     pictures: int,
 ) -> Tile:
     """Return a case without labels, its prediction and main measurements drawn."""
-    lines = (_spacing_line(prediction.frame), _model_line(prediction))
+    lines = (_spacing_line(prediction.frame), _model_line(prediction), *doubt_lines(schema, prediction))
     try:
         drawn = draw_overlay(
             _pixels(image, prediction.frame),
@@ -97,7 +98,14 @@ def measured_tile(schema: LandmarkSchema, result: CaseResult, *, heading: str, p
         for m, t in ((m, true.get((m.name, m.level))) for m in chosen)
     ]
     tile = prediction_tile(schema, result.case.image, result.prediction, chosen, pictures=pictures)
-    return replace(tile, heading=heading, lines=tuple(lines))
+    return replace(tile, heading=heading, lines=(*lines, *doubt_lines(schema, result.prediction)))
+
+
+def doubt_lines(schema: LandmarkSchema, prediction: Prediction) -> tuple[str, ...]:
+    """Return a line for each flagged landmark with the reason, the last of which counts those beyond a few."""
+    found = [f"doubtful: {name}, {why}" for name, why in zip(short_labels(schema), prediction.flags or ()) if why]
+    more = len(found) - _MOST_DOUBTS
+    return tuple(found) if more <= 0 else (*found[:_MOST_DOUBTS], f"and {plural(more, 'more doubtful landmark')}")
 
 
 def shown_errors(result: CaseResult) -> tuple[Array, str]:

@@ -74,7 +74,8 @@ def in_nearest_order(labels: Labels, points_in: Tensor, sets: Sets) -> Labels:
     A loss of the best order is what it is without an order; held to that of the labels, points of a set are drawn
     towards each other's place and end in their middle.
     """
-    seen, true = (t.detach().cpu().double().numpy() for t in (points_in, labels.points_in))
+    # An assignment needs numbers; a loss that is none is dealt with where it is computed.
+    seen, true = (t.detach().cpu().double().nan_to_num().numpy() for t in (points_in, labels.points_in))
     placed = labels.placed.cpu().numpy() > 0
     # Rows are the labels to be put in order, columns the points that they are put beside.
     orders = [
