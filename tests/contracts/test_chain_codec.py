@@ -471,6 +471,18 @@ def test_a_vertebra_that_slipped_off_the_sacrum_stays(last):
     assert [one.rank for one in named] == [2, 3, 4, 5, 6]
 
 
+def test_a_slip_of_more_than_a_body_is_no_level_passed_over():
+    """Centres and links in cells that a network gave for L1 to S1 of a phantom with L4 off L5."""
+    centres = [(65.1, 14.4), (65.6, 35.0), (64.8, 56.9), (60.6, 77.5), (35.8, 88.7)]
+    links = [(0.8, 18.0), (-0.8, 18.9), (-2.9, 18.8), (-7.0, 19.5), (-8.7, 10.4)]
+    nodes = [
+        Node(i, np.array(at), np.array(link), 0.7) for i, (at, link) in enumerate(zip(centres, links, strict=True))
+    ]
+    ordered = arrange([*nodes, Node(-1, np.array([28.4, 100.7]), None, 0.9)], anchor_last=True)
+    named = name_levels(ordered, levels=7, anchor=6, countable=True)
+    assert [(one.index, one.rank) for one in named] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (-1, 6)]
+
+
 def test_what_lies_below_the_last_level_is_no_level():
     centres = [(100.0, 100.0), (100.0, 150.0), (100.0, 235.0)]
     nodes = [Node(i, np.array(at), np.array([0.0, 50.0]), 0.9 - 0.1 * i) for i, at in enumerate(centres)]

@@ -116,12 +116,21 @@ def _from_anchor(ordered: Sequence[Node], at: int, anchor: int, levels: int) -> 
 
 def _step(ordered: Sequence[Node], i: int) -> tuple[int, float]:
     """Return how many levels the ``i``-th step leads on, 1 for none passed over, and the probability of that."""
-    distance = float(np.linalg.norm(ordered[i + 1].centre - ordered[i].centre)) / _usual(ordered, i)
+    distance = _led_on(ordered, i) / _usual(ordered, i)
     steps = np.arange(1, max(3, int(distance) + 3))
     odds = np.exp(-0.5 * ((distance - steps) ** 2 - (distance - steps).min() ** 2) / _SPREAD**2)
     odds /= odds.sum()
     best = int(odds.argmax())
     return int(steps[best]), float(odds[best])
+
+
+def _led_on(ordered: Sequence[Node], i: int) -> float:
+    """Return how far a step leads; the way aside, which a slip makes longer, counts by half."""
+    way = ordered[i + 1].centre - ordered[i].centre
+    lead = np.sum([node.link for node in ordered[max(0, i - 1) : i + 2] if node.link is not None] or [way], axis=0)
+    along = float(way @ lead) / max(float(np.linalg.norm(lead)), 1e-6)
+    aside = max(float(way @ way) - along**2, 0.0)
+    return math.sqrt(along**2 + aside / 4)
 
 
 def _usual(ordered: Sequence[Node], i: int) -> float:
