@@ -47,8 +47,9 @@ class ChainCodecConfig(Config):
     activation: Literal["sigmoid", "linear"] = "sigmoid"
     """``sigmoid``: each cell is a logit of its own (focal loss); ``linear``: its values are regressed. There are many
     peaks a map, or none, so that a map is no probability over its cells."""
-    threshold: float = Field(default=0.3, gt=0, lt=1)
-    """Height of a map from which a peak counts, and presence is one half; 0.3 is a common choice for CenterNet."""
+    threshold: float = Field(default=0.1, gt=0, lt=1)
+    """Height of a map from which a peak counts, and presence is one half. CenterNet's usual 0.3 misses vertebrae cut by
+    the border; from 0.05 down some are invented (docs/benchmarks.md)."""
     radius_sigma: float = Field(default=3.0, gt=0)
     """Half-width of the window in which a point is averaged, in standard deviations of the target."""
 
