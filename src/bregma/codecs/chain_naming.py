@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +24,8 @@ _FAR_ASIDE = 1.5
 """Aside by more than this is no step at all: a body is about as long as a link, and hardly slips farther."""
 _DIRECT = 1.4
 """Two elements that are farther apart than this, in links, have one between them."""
+_MISSED = 0.02
+"""Probability that a level between others that are seen is not."""
 _LEAST_NAMING = 0.5
 """A name that is less probable is not given."""
 
@@ -86,17 +88,39 @@ def name(ordered: Sequence[Node], *, levels: int, anchor: int | None, countable:
         ordered: from :func:`arrange`.
         levels: number of levels of the chain.
         anchor: rank of the anchor; None for a chain without one.
-        countable: without an anchor, take as many elements as there are levels for all of them.
+        countable: without an anchor, take it that every image shows all levels.
 
-    Elements that would lie beyond the first or the last level are left out.
+    Elements that would lie beyond the first or the last level are left out. Without an anchor, they are those at
+    either end by which there are more than levels; the less sure they are, the surer the names.
     """
     at = next((i for i, node in enumerate(ordered) if node.index < 0), None)
     if anchor is not None and at is not None:
         return _from_anchor(ordered, at, anchor, levels)
-    if anchor is None and countable and len(ordered) == levels:
-        whole = float(np.prod([_step(ordered, i)[1] for i in range(levels - 1)]))
-        return [Named(node.index, rank, whole) for rank, node in enumerate(ordered)]
+    if anchor is None and countable and len(ordered) > 1:
+        return _by_count(ordered, levels)
     return [Named(node.index, None, 0.0) for node in ordered]
+
+
+def _by_count(ordered: Sequence[Node], levels: int) -> list[Named]:
+    """Name elements of a chain that is always seen whole: of all runs of so many levels, the most probable one."""
+    # Nothing says where a level after the last one would be.
+    linked = [*ordered[:-1], replace(ordered[-1], link=None)]
+    steps = [_step(linked, i) for i in range(len(linked) - 1)]
+    places = np.concatenate([[0], np.cumsum([count for count, _ in steps])])
+    firsts = np.arange(places[-1] + 2 - levels)
+    unnamed = [Named(node.index, None, 0.0) for node in ordered]
+    if not len(firsts):
+        return unnamed
+    scores = np.clip([node.score for node in ordered], 1e-3, 1 - 1e-3)
+    inside = (places >= firsts[:, None]) & (places < firsts[:, None] + levels)
+    likely = np.where(inside, scores, 1 - scores).prod(axis=1) * _MISSED ** (levels - inside.sum(axis=1))
+    best = int(likely.argmax())
+    right = [sure for i, (_, sure) in enumerate(steps) if inside[best, i] and inside[best, i + 1]]
+    sure = float(likely[best] / likely.sum() * np.prod(right))
+    if sure < _LEAST_NAMING:
+        return unnamed
+    rows = np.flatnonzero(inside[best]).tolist()
+    return [Named(ordered[i].index, int(places[i] - firsts[best]), sure) for i in rows]
 
 
 def _from_anchor(ordered: Sequence[Node], at: int, anchor: int, levels: int) -> list[Named]:
