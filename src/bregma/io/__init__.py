@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from bregma.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from bregma.io.nifti import Volume, read_slice, read_volume
+    from bregma.io.nifti import read_slice
     from bregma.io.options import ImageOptions
     from bregma.io.source import IMAGE_SUFFIXES, FileImage, find_images, open_image, read_frame, read_image
+    from bregma.io.volume import Volume, read_volume
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -32,13 +33,13 @@ _HOMES = {
     "IMAGE_SUFFIXES": "source",
     "FileImage": "source",
     "ImageOptions": "options",
-    "Volume": "nifti",
+    "Volume": "volume",
     "find_images": "source",
     "open_image": "source",
     "read_frame": "source",
     "read_image": "source",
     "read_slice": "nifti",
-    "read_volume": "nifti",
+    "read_volume": "volume",
 }
 
 

@@ -52,6 +52,24 @@ def grey_levels(path: Path, dataset: Dataset, index: int, stored: Values, window
     return levels
 
 
+def signal_values(path: Path, dataset: Dataset, index: int, stored: Values) -> Values:
+    """Return the values of frame ``index`` as they were measured, the same scale for all slices of a volume.
+
+    A window, which may be another one for each slice, is not applied; MONOCHROME1 is negated, so that bright is high.
+
+    Raises:
+        ImageError: a broken modality transformation, or colours.
+    """
+    if stored.ndim == 3:
+        raise ImageError(
+            "is in colour", where=path, expected="a volume of measured values", fix="choose another series"
+        )
+    values = finite(
+        _modality_values(path, functional_group(dataset, index, "PixelValueTransformationSequence"), stored)
+    )
+    return -values if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else values
+
+
 def _colour_levels(path: Path, dataset: Dataset, stored: Values, window: Window) -> Levels:
     """Return the luminance of RGB values ``(H, W, 3)`` from 0 to 1."""
     grey = luminance(stored)

@@ -29,6 +29,7 @@ SPACING = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
+PLACE = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient")
 GREY = (
     "RescaleSlope",
     "RescaleIntercept",
@@ -49,5 +50,5 @@ PALETTE = tuple(
 )
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
-HEADER_TAGS = ("TransferSyntaxUID", *GRID, *SPACING)
+HEADER_TAGS = ("TransferSyntaxUID", *GRID, *SPACING, *PLACE)
 PIXEL_TAGS = (*HEADER_TAGS, *GREY, *PALETTE, *PIXELS)

@@ -20,13 +20,14 @@ from typing import Any, Literal, get_args
 import nibabel as nib
 import numpy as np
 from nibabel.imageglobals import LoggingOutputSuppressor
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 
 from bregma.errors import ConfigError, ImageError
 from bregma.geometry import Array, Frame
 from bregma.io.options import ImageOptions, Plane
 from bregma.io.shared import Calibration, build_frame, check_shape, check_size, finite, windowed
+from bregma.io.volume import Volume, canonical, oblique_note
 
 _NORMAL: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
@@ -44,27 +45,6 @@ _FAULTS = (
     nib.spatialimages.HeaderDataError,
     nib.wrapstruct.WrapStructError,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """A volume in canonical orientation.
-
-    Attributes:
-        array: ``(X, Y, Z)``, voxel axes nearest to right, anterior and superior.
-        affine: ``(4, 4)`` voxel indices to world coordinates in mm, RAS+.
-        spacing: voxel size along the three axes in mm.
-        note: what to bear in mind about the spacing; empty where there is nothing.
-    """
-
-    array: NDArray[Any]
-    affine: Array
-    spacing: tuple[float, float, float]
-    note: str = ""
-
-    def __repr__(self) -> str:
-        size = " x ".join(str(n) for n in self.array.shape)
-        return f"Volume({size}, {self.array.dtype}, spacing={self.spacing})"
 
 
 @dataclass(frozen=True)
@@ -96,19 +76,16 @@ class _Layout:
         return float(np.linalg.norm(self.affine[:3, self.stored_axis(world_axis)]))
 
 
-def read_volume(path: str | Path) -> Volume:
-    """Read a 3-D NIfTI file and turn it to canonical orientation.
+def volume_of(path: Path) -> Volume:
+    """Read a 3-D file and turn it to canonical orientation.
 
     Raises:
         ImageError: damaged, not 3-D, or of unknown orientation.
     """
-    file = Path(path)
-    with _opened(file) as image:
-        layout = _layout(file, image)
-        stored = _plain(file, np.asanyarray(image.dataobj)).reshape(layout.shape)
-    array = finite(np.ascontiguousarray(apply_orientation(stored, layout.orientation)))
-    affine = layout.affine @ inv_ornt_aff(layout.orientation, layout.shape)
-    return Volume(array, affine, (layout.step(0), layout.step(1), layout.step(2)), layout.note)
+    with _opened(path) as image:
+        layout = _layout(path, image)
+        stored = _plain(path, np.asanyarray(image.dataobj)).reshape(layout.shape)
+    return canonical(stored, layout.affine, layout.note)
 
 
 def read_slice(
@@ -202,15 +179,12 @@ def _layout(path: Path, image: Any) -> _Layout:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * sizes.prod() or min(sizes) <= 0:
         raise ImageError("the affine is not valid", where=path, got=str(affine[:3].tolist()), fix="export it again")
     full = (*shape[:3], 1)[:3]
-    return _Layout((full[0], full[1], full[2]), io_orientation(affine), affine, _note(unit, affine, sizes))
+    return _Layout((full[0], full[1], full[2]), io_orientation(affine), affine, _note(unit, affine))
 
 
-def _note(unit: str, affine: Array, sizes: Array) -> str:
+def _note(unit: str, affine: Array) -> str:
     notes = ["the header names no unit; millimetres are assumed"] if unit == "unknown" else []
-    tilt = float(np.degrees(np.arccos(np.clip(np.abs(affine[:3, :3] / sizes).max(axis=0), 0.0, 1.0))).max())
-    if tilt > 1.0:
-        notes.append(f"oblique by up to {tilt:.0f} degrees; slices follow the voxel grid")
-    return "; ".join(notes)
+    return "; ".join([*notes, *filter(None, [oblique_note(affine)])])
 
 
 def _chosen_plane(path: Path, layout: _Layout, options: ImageOptions) -> Plane:

@@ -174,6 +174,8 @@ def format_of(path: Path) -> Format:
         return "nifti"
     if path.suffix.lower() in {".dcm", ".dicom"}:
         return "dicom"
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return "nifti"
     raise ImageError(
         "is not an image that can be read", where=path, expected="PNG, JPEG, TIFF, BMP, DICOM or NIfTI (.nii, .nii.gz)"
     )
