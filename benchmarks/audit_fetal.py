@@ -45,12 +45,8 @@ KINDS: dict[str, tuple[Source, ...]] = {
     "all": (*BEFORE, "prediction"),
 }
 RECIPE = (
-    "model.preprocess.size=[96, 160]",
-    "model.network.map_stride=4",
     "train.select=last",
     "train.ema=0.99",
-    "predict.flip=true",
-    "predict.rotations_deg=[-8, 8]",
     "data.threshold=0.1",
     "split.method=kfold",
 )
