@@ -18,7 +18,13 @@ from bregma.training.loop import Trainer
 from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.types import Dataset, Prediction
 
-PHANTOM_OF = {"demo": "lumbar_lateral", "lumbar": "lumbar_lateral", "spine": "lumbar_lateral", "fetal": "fetal_head"}
+PHANTOM_OF = {
+    "demo": "lumbar_lateral",
+    "lumbar": "lumbar_lateral",
+    "lumbar/mri": "lumbar_mri",
+    "spine": "lumbar_lateral",
+    "fetal": "fetal_head",
+}
 """Recipes that are not called like their phantom, or their folders."""
 
 WRITTEN_SHORT = {"loss", "train.phases", "model.preprocess.steps"}
@@ -53,7 +59,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def phantom_of(name: str) -> str:
     system = name.partition("/")[0]
-    return PHANTOM_OF.get(system, system)
+    return PHANTOM_OF.get(name, PHANTOM_OF.get(system, system))
 
 
 def phantoms(name: str, count: int = 4) -> Dataset:
