@@ -5,6 +5,7 @@ bundle.json          format version, settings, provenance, and the SHA-256 of th
 schema.json
 weights.safetensors
 shape_model.json     how the landmarks lie to each other; absent where the training images were too few to tell
+correction.json      how predicted points err together; absent where nobody asked for it, or it did not help
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 from bregma.codecs import AnyCodecConfig, Codec, build_codec
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.config import Config, validate
+from bregma.correction import Correction
 from bregma.data.preprocess import PreprocessConfig
 from bregma.errors import BundleError, ConfigError, InputError, RunError, SchemaError
 from bregma.files import atomic_path, read_json, sha256_file, write_json
@@ -39,6 +41,8 @@ _FILES = ("schema.json", "weights.safetensors")
 LIGHT_SHAPE_WEIGHT = 0.002
 """Weight of the shape model where nobody asks for another."""
 _SHAPE = "shape_model.json"
+_CORRECTION = "correction.json"
+_OPTIONAL = {_SHAPE, _CORRECTION}
 _COPY = "copy the whole bundle again from its source"
 
 
@@ -72,6 +76,11 @@ class PredictConfig(Config):
     """How much the shapes seen in training count, against what the maps show, where the points of sets that cannot be
     told apart are chosen among the peaks of their maps, all sets together; 0 takes the strongest peaks of each. Without
     a shape model it does nothing. Weights from 0.5 on were worse than none on fetal heads that a network knew half."""
+    correction: bool = False
+    """Move all points by what those predicted on the training images had to be moved, as a linear function of all of
+    them. It is learned at the end of the training, and only where cross-validation on these images finds that it helps.
+    It does where the labels themselves leave a place open, so that a network errs on its training images as on others,
+    and not where it knows them by heart."""
     batch_size: int = Field(default=8, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
@@ -101,6 +110,7 @@ class Bundle:
         provenance: where the model comes from.
         shape_model: how the landmarks lie to each other on the training images, if these were enough to tell.
         predict: how it is applied unless somebody asks for something else.
+        correction: how the points err together, if that was asked for and helps.
     """
 
     name: str
@@ -111,6 +121,7 @@ class Bundle:
     provenance: Mapping[str, Any]
     shape_model: ShapeModel | None = None
     predict: PredictConfig = field(default_factory=PredictConfig)
+    correction: Correction | None = None
 
     def shape_weight(self, asked: float | None) -> float:
         """Return the weight of the shape model; see :attr:`PredictConfig.shape_weight`."""
@@ -145,6 +156,7 @@ def save_bundle(
     provenance: Mapping[str, Any],
     shape_model: ShapeModel | None = None,
     predict: PredictConfig | None = None,
+    correction: Correction | None = None,
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
 
@@ -161,6 +173,8 @@ def save_bundle(
         save_tensors(temporary / "weights.safetensors", weights)
         if shape_model is not None:
             write_json(temporary / _SHAPE, shape_model.to_dict())
+        if correction is not None:
+            write_json(temporary / _CORRECTION, correction.to_dict())
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
         header = _Header(
             format=FORMAT,
@@ -213,11 +227,14 @@ def load_bundle(folder: str | Path) -> Bundle:
         schema = schema_from_dict(read_json(root / "schema.json"), where=str(root / "schema.json"))
         network, codec = _without_download(header.model, schema)
         shape_model = _load_shape_model(root / _SHAPE, len(schema)) if _SHAPE in header.sha256 else None
+        correction = _load_correction(root / _CORRECTION, len(schema)) if _CORRECTION in header.sha256 else None
     except (InputError, SchemaError, ConfigError) as error:
         raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
     _load_weights(network, root / "weights.safetensors")
     name = f"{header.name}@{header.sha256['weights.safetensors'][:8]}"
-    return Bundle(name, schema, header.model, network.eval(), codec, header.provenance, shape_model, header.predict)
+    return Bundle(
+        name, schema, header.model, network.eval(), codec, header.provenance, shape_model, header.predict, correction
+    )
 
 
 def find_bundle(folder: str | Path) -> Path:
@@ -254,7 +271,7 @@ def _header(root: Path) -> _Header:
             fix="use the Bregma version that wrote it, or train again",
         )
     header = validate(_Header, data, where=str(path), error=BundleError)
-    if set(header.sha256) - {_SHAPE} != set(_FILES):
+    if set(header.sha256) - _OPTIONAL != set(_FILES):
         raise BundleError(
             "the bundle's hashes are not complete", where=path, expected=" and ".join(_FILES), got=str([*header.sha256])
         )
@@ -292,6 +309,14 @@ def _load_shape_model(path: Path, landmarks: int) -> ShapeModel:
     if len(model) != landmarks:
         raise InputError("the shape model is of another schema", expected=f"{landmarks} landmarks", got=str(len(model)))
     return model
+
+
+def _load_correction(path: Path, landmarks: int) -> Correction:
+    correction = Correction.from_dict(read_json(path))
+    if len(correction) != landmarks:
+        got = str(len(correction))
+        raise InputError("the correction is of another schema", expected=f"{landmarks} landmarks", got=got)
+    return correction
 
 
 def _replace_folder(new: Path, target: Path) -> None:

@@ -13,15 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 import tiny
 from bregma import __version__
-from bregma.bundle import load_bundle
+from bregma.bundle import PredictConfig, load_bundle
 from bregma.data.preprocess import reference_curve
 from bregma.errors import BregmaError, ConfigError, LabelError, RunError, SplitError
 from bregma.files import sha256_file
+from bregma.phantoms import make_phantoms
+from bregma.prediction.predictor import Predictor
 from bregma.types import ArrayImage, Dataset
 from bregma.workflows import TrainResult, train
 from bregma.workflows.run_folder import data_hash
@@ -345,3 +348,32 @@ def test_two_processes_write_one_run(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "bundle" / "bundle.json").is_file()
     assert without_seconds([{"epoch": 1.0, "seconds": 2.0}]) == [{"epoch": 1.0}]
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
+
+
+class TestCorrection:
+    """What the network gets wrong on its training images is learned at the end, and applied to others."""
+
+    def test_it_is_learned_stored_and_applied(self, tmp_path: Path) -> None:
+        overrides = [*tiny.OVERRIDES, "train.epochs=1", "predict.correction=true"]
+        result = train(tiny.dataset(train=60), tmp_path / "run", overrides=overrides)
+        bundle = load_bundle(result.bundle)
+        assert bundle.correction is not None
+        assert bundle.correction.cases == 60
+        noted = bundle.provenance["correction"]
+        assert noted == {"px": bundle.correction.before, "px_after": bundle.correction.after}
+        cases = tiny.cases(6, start=200)
+        with_it, without = (
+            list(Predictor([bundle], PredictConfig(correction=asked)).predict(cases)) for asked in (True, False)
+        )
+        # A network that knows nothing yet errs by much that is the same on all images.
+        errors = [
+            np.mean([np.linalg.norm(p.mean - c.landmarks.points, axis=1) for p, c in zip(found, cases, strict=True)])
+            for found in (with_it, without)
+        ]
+        assert errors[0] < errors[1]
+
+    def test_points_that_cannot_be_told_apart_have_none(self, tmp_path: Path) -> None:
+        data = make_phantoms("fetal_head", 6, size=64)
+        with pytest.raises(ConfigError, match=r"predict\.correction.*each have a name"):
+            train(data, tmp_path / "run", overrides=["predict.correction=true"])
+        assert not (tmp_path / "run").exists()

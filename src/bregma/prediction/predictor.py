@@ -12,8 +12,10 @@ import torch
 
 from bregma import geometry
 from bregma.bundle import Bundle, PredictConfig
+from bregma.correction import Correction
 from bregma.data.augment import NO_CHANGE, Geometric
 from bregma.data.loader import SampleSource
+from bregma.data.preprocess import PreprocessConfig, input_matrix
 from bregma.errors import BregmaError, BundleError
 from bregma.exchange import Order, Sets, geometric_order, matching_order, sets_of
 from bregma.geometry import Array
@@ -105,6 +107,8 @@ class Predictor:
         views = [list(view) for view in self._views(bundle, settings, cases)]
         seen = [self._together(parts) for parts in zip(*views, strict=True)]
         weight = bundle.shape_weight(settings.shape_weight)
+        if settings.correction and bundle.correction is not None:
+            seen = [corrected(p, bundle.correction, bundle.config.preprocess) for p in seen]
         if bundle.shape_model is None:
             return seen
         if settings.flag_sd > 0 and not bundle.codec.outputs.renumbered:
@@ -130,6 +134,15 @@ class Predictor:
                 choose=_chooser(bundle, settings),
             )
             yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions
+
+
+def corrected(prediction: Prediction, correction: Correction, preprocess: PreprocessConfig) -> Prediction:
+    """Return a prediction whose points were moved as a correction says; as it is where a landmark is not there."""
+    if (prediction.presence < 0.5).any():
+        return prediction
+    to_input = input_matrix(prediction.frame, preprocess)
+    moved = correction.apply(geometry.apply(to_input, prediction.mean))
+    return replace(prediction, mean=geometry.apply(geometry.invert(to_input), moved))
 
 
 def _chooser(bundle: Bundle, settings: PredictConfig) -> Chooser | None:

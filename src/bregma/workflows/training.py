@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from bregma.hardware import is_helper
 from bregma.recipe import LoadedRecipe, Recipe, load_recipe
 from bregma.report.figures import learning_curves
 from bregma.results import Evaluation
+from bregma.schema import LandmarkSchema
 from bregma.shape_model import MIN_CASES, shape_model_of
 from bregma.training.budget import fit_to_budget
 from bregma.training.checks import check_length, check_plan
@@ -27,6 +29,7 @@ from bregma.training.loop import Trained, Trainer
 from bregma.training.plan import Planned, make_plan, with_reference
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
+from bregma.workflows.correcting import correction_of
 from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.named_settings import settings_of
@@ -190,6 +193,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     split = loaded.recipe.split.apply(dataset)
     parts, trusted = _trusted_parts(dataset, split, loaded.recipe, loaded.recipe.data.exclude)
     _check_shapes(loaded.recipe, parts["train"])
+    _check_correction(loaded.recipe, dataset.schema)
     learnt = Dataset(dataset.name, dataset.schema, parts["train"])
     planned = make_plan(
         fingerprint(learnt),
@@ -213,6 +217,17 @@ def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
             expected=f"three landmarks or more, each labelled on at least {MIN_CASES} images",
             got=f"{len(cases)} images",
             fix="set it to 0",
+        )
+
+
+def _check_correction(recipe: Recipe, schema: LandmarkSchema) -> None:
+    codec = recipe.model.get("codec", {})
+    if recipe.predict.correction and (schema.exchangeable or codec.get("name") in ("chain", "slots")):
+        raise ConfigError(
+            "a correction needs landmarks that each have a name and a place of their own",
+            where="predict.correction",
+            expected="a schema without exchangeable points, and the codec heatmap or coordinate",
+            fix="set it to false",
         )
 
 
@@ -265,16 +280,21 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
     if trained.history:
         with atomic_path(folder.root / "curves.png") as temporary:
             temporary.write_bytes(learning_curves(trained.history, format="png"))
-    save_bundle(
+    save = functools.partial(
+        save_bundle,
         folder.bundle,
         name=folder.root.resolve().name,
         schema=dataset.schema,
         config=run.planned.plan.model,
         weights=trained.weights,
-        provenance=about,
         shape_model=shape_model_of(run.parts["train"], sets_of(dataset.schema)),
         predict=run.recipe.predict,
     )
+    save(provenance=about)
+    if run.recipe.predict.correction:
+        correction = correction_of(folder.bundle, run.parts["train"], track)
+        about["correction"] = None if correction is None else {"px": correction.before, "px_after": correction.after}
+        save(provenance=about, correction=correction)
     part = next((name for name in ("test", "val") if run.parts.get(name)), None)
     evaluation = None
     if part is not None:
