@@ -24,6 +24,7 @@ PHANTOM_OF = {
     "lumbar/mri": "lumbar_mri",
     "spine": "lumbar_lateral",
     "fetal": "fetal_head",
+    "ceph": "hand",
 }
 """Recipes that are not called like their phantom, or their folders."""
 

@@ -193,7 +193,6 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     split = loaded.recipe.split.apply(dataset)
     parts, trusted = _trusted_parts(dataset, split, loaded.recipe, loaded.recipe.data.exclude)
     _check_shapes(loaded.recipe, parts["train"])
-    _check_correction(loaded.recipe, dataset.schema)
     learnt = Dataset(dataset.name, dataset.schema, parts["train"])
     planned = make_plan(
         fingerprint(learnt),
@@ -203,6 +202,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         where=loaded.where,
         lines=loaded.lines,
     )
+    _check_correction(loaded.recipe, dataset.schema, planned.plan.model.codec.name)
     planned = with_first_weights(with_reference(planned, parts["train"]))
     check_plan(planned.plan, dataset.schema, len(parts["train"]))
     return _Run(loaded.recipe, planned, split, parts, trusted)
@@ -220,9 +220,8 @@ def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
         )
 
 
-def _check_correction(recipe: Recipe, schema: LandmarkSchema) -> None:
-    codec = recipe.model.get("codec", {})
-    if recipe.predict.correction and (schema.exchangeable or codec.get("name") in ("chain", "slots")):
+def _check_correction(recipe: Recipe, schema: LandmarkSchema, codec: str) -> None:
+    if recipe.predict.correction and (schema.exchangeable or codec in ("chain", "slots")):
         raise ConfigError(
             "a correction needs landmarks that each have a name and a place of their own",
             where="predict.correction",
