@@ -44,8 +44,8 @@ KINDS: dict[str, tuple[Source, ...]] = {
     "out-of-fold networks": ("prediction",),
     "all": (*BEFORE, "prediction"),
 }
-RECIPE = (
-    "train.select=last",
+CHANGES = (
+    "minutes=null",
     "train.ema=0.99",
     "data.threshold=0.1",
     "split.method=kfold",
@@ -113,10 +113,10 @@ def train_folds(data: Dataset, out: Path, folds: int, epochs: int) -> list[Path]
     predictions = []
     for fold in range(folds):
         run = out / f"fold-{fold}"
-        settings = [*RECIPE, f"split.folds={folds}", f"split.fold={fold}", f"train.epochs={epochs}"]
+        settings = [*CHANGES, f"split.folds={folds}", f"split.fold={fold}", f"train.epochs={epochs}"]
         settings.append(f"train.validate_every={epochs}")
         if not (run / "evaluation" / "val" / "predictions.jsonl").is_file():
-            train(data, run, overrides=settings, exclude=out / "before" / "audit.csv", resume=True)
+            train(data, run, recipe="fetal", overrides=settings, exclude=out / "before" / "audit.csv", resume=True)
         predictions.append(run / "evaluation" / "val")
     return predictions
 

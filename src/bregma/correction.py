@@ -109,7 +109,7 @@ def learn_correction(predicted_in: ArrayLike, true_in: ArrayLike, subjects: Sequ
     if len(x) < MIN_CASES or len(set(subjects)) < _FOLDS:
         return None
     features, ways = _centred(x), (y - x).reshape(len(x), -1)
-    # Subjects are dealt out in an order that does not depend on their number.
+    # Subjects are dealt out at random, and the same way every time.
     numbers = {name: i for i, name in enumerate(dict.fromkeys(subjects))}
     deal = np.random.default_rng(0).permutation(len(numbers)) % _FOLDS
     fold = deal[[numbers[name] for name in subjects]]
