@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import platform
 from collections.abc import Iterator
 
 import torch
@@ -24,8 +22,6 @@ def start_devices(settings: TrainConfig, images: int) -> Fabric:
         ConfigError: a device that is not there, or a setting that it cannot honour.
     """
     accelerator = check_devices(settings, images)
-    if accelerator == "cpu":
-        _keep_freed_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # It announces settings that the plan names.
     fabric = Fabric(
         accelerator=accelerator,
@@ -61,23 +57,6 @@ def check_devices(settings: TrainConfig, images: int) -> str:
             "there are more devices than training images", where="train.devices", expected=f"{images} at most"
         )
     return accelerator
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of glibc's ``mallopt``."""
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next step, which asks for just as much again.
-
-    By default it gives large blocks back to the system, which hands them out anew page by page, zeroed: a tenth of a
-    step on the CPU. Elsewhere than on glibc nothing is changed.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    c_library = ctypes.CDLL(None)
-    c_library.mallopt(_M_MMAP_MAX, 0)
-    c_library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextlib.contextmanager
