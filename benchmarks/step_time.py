@@ -2,10 +2,11 @@
 
 Run: python benchmarks/step_time.py [--steps 30] [--rounds 3] [--size 256] [--json]
 
-The bare step is forward and backward of the same network on one fixed batch with the cheapest loss; the training step
-is what ``bregma train`` does: reading, augmentation, encoding, forward, loss, backward, clipping, optimiser and
-averaging. The two alternate in blocks within one run, so that a busy machine slows both. The figure is the ratio of
-their medians; the median of the rounds' ratios is given, and each of them.
+The bare step is forward, loss and backward of the same network on one fixed batch with its target ready; the training
+step is what ``bregma train`` does: reading, augmentation, encoding, forward, loss, backward, clipping, optimiser and
+averaging. They alternate in blocks within one run, so that a busy machine slows both. The figure is the ratio of
+their medians; the median of the rounds' ratios is given, and each of them. A third step, with the mean of the outputs
+in the place of the loss, tells what the loss itself costs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from bregma.bundle import ModelConfig
+from bregma.codecs import Labels
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.data.loader import Batch, batches, epoch_order
 from bregma.hardware import detect_hardware
@@ -51,11 +53,14 @@ def main() -> None:
         for _ in range(args.rounds)
     ]
     overheads = [r["default"]["train_s"] / r["default"]["bare_s"] for r in rounds]
+    lossless = [r["default"]["train_s"] / r["default"]["lossless_s"] for r in rounds]
     speedups = [r["default"]["images_per_s"] / r["scn"]["images_per_s"] for r in rounds]
     result = {
         "rounds": rounds,
         "overhead_ratio": round(statistics.median(overheads), 3),
         "overhead_ratios": [round(value, 3) for value in overheads],
+        "lossless_ratio": round(statistics.median(lossless), 3),
+        "lossless_ratios": [round(value, 3) for value in lossless],
         "default_vs_scn": round(statistics.median(speedups), 2),
         "default_vs_scn_each": [round(value, 2) for value in speedups],
         "torch": torch.__version__,
@@ -81,29 +86,43 @@ def scn_plan(size: int, batch: int) -> Plan:
 
 
 def measure(plan: Plan, data: Dataset, steps: int) -> dict[str, float]:
-    """Return median seconds of a bare and of a training step, in alternating blocks."""
+    """Return median seconds of a bare step, of one without the loss and of a training step, in alternating blocks."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(plan, data.schema, data.cases, (), Path(folder))
         trainer.network.train()
         stream = endless(trainer)
         fixed = next(stream)
-        bare, full = [], []
+        kinds: dict[str, Callable[[], object]] = {
+            "bare_s": bare_step(trainer, fixed, with_loss=True),
+            "lossless_s": bare_step(trainer, fixed, with_loss=False),
+            "train_s": lambda: trainer.step(next(stream)),
+        }
+        times: dict[str, list[float]] = {name: [] for name in kinds}
         for block in range(max(2, steps // 5) + 1):
-            times = [timed(lambda: bare_step(trainer, fixed)) for _ in range(5)]
-            steps_taken = [timed(lambda: trainer.step(next(stream))) for _ in range(5)]
-            if block:  # The first block warms caches and the allocator up.
-                bare += times
-                full += steps_taken
-    median = statistics.median(full)
-    return {"bare_s": statistics.median(bare), "train_s": median, "images_per_s": plan.train.batch_size / median}
+            for name, action in kinds.items():
+                taken = [timed(action) for _ in range(5)]
+                if block:  # The first block warms caches and the allocator up.
+                    times[name] += taken
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {**medians, "images_per_s": plan.train.batch_size / medians["train_s"]}
 
 
-def bare_step(trainer: Trainer, batch: Batch) -> None:
-    """Forward and backward, with the cheapest loss that reaches every output."""
-    trainer.optimizer.zero_grad(set_to_none=True)
+def bare_step(trainer: Trainer, batch: Batch, *, with_loss: bool) -> Callable[[], None]:
+    """Return what does forward and backward: of the loss, or else of the mean of every output."""
     images = batch.images.to(memory_format=memory_format(trainer.fabric.device))
-    outputs = trainer.network(images)
-    trainer.fabric.backward(sum(value.float().mean() for value in outputs.values()))
+    target = trainer.codec.encode(Labels(batch.points_in, batch.placed, batch.placed, batch.known, images.shape[2:]))
+
+    def step() -> None:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        outputs = trainer.network(images)
+        loss = (
+            trainer.objective.of_target(outputs, target)[0]
+            if with_loss
+            else sum(value.float().mean() for value in outputs.values())
+        )
+        trainer.fabric.backward(loss)
+
+    return step
 
 
 def endless(trainer: Trainer) -> Iterator[Batch]:
@@ -126,11 +145,13 @@ def timed(action: Callable[[], object]) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """Lay the figures out for a reader."""
-    lines = [f"{'':10}{'bare s':>10}{'train s':>10}{'images/s':>10}"]
+    lines = [f"{'':10}{'bare s':>10}{'no loss s':>10}{'train s':>10}{'images/s':>10}"]
     for measured in result["rounds"]:
         for name, row in measured.items():
-            lines.append(f"{name:10}{row['bare_s']:10.3f}{row['train_s']:10.3f}{row['images_per_s']:10.2f}")
+            figures = (row["bare_s"], row["lossless_s"], row["train_s"])
+            lines.append(f"{name:10}" + "".join(f"{value:10.3f}" for value in figures) + f"{row['images_per_s']:10.2f}")
     lines.append(f"training step / bare step: {result['overhead_ratio']}, median of {result['overhead_ratios']}")
+    lines.append(f"beside one without loss: {result['lossless_ratio']}, median of {result['lossless_ratios']}")
     lines.append(f"default / SCN, images a second: {result['default_vs_scn']}, of {result['default_vs_scn_each']}")
     return "\n".join(lines)
 

@@ -40,7 +40,11 @@ class Objective:
         labels = Labels(batch.points_in, batch.placed, batch.placed, batch.known, self.shape).to(device)
         if self.sets:
             labels = in_nearest_order(labels, self.codec.points(outputs, self.shape), self.sets)
-        return total_loss(self.terms, self._input(outputs, self.codec.encode(labels, outputs)))
+        return self.of_target(outputs, self.codec.encode(labels, outputs))
+
+    def of_target(self, outputs: dict[str, Tensor], target: Target) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss against a target that is ready, with its graph, and its terms, detached."""
+        return total_loss(self.terms, self._input(outputs, target))
 
     def _input(self, outputs: dict[str, Tensor], target: Target) -> LossInput:
         codec, labels = self.codec, target.labels
