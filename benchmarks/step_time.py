@@ -110,7 +110,8 @@ def measure(plan: Plan, data: Dataset, steps: int) -> dict[str, float]:
 def bare_step(trainer: Trainer, batch: Batch, *, with_loss: bool) -> Callable[[], None]:
     """Return what does forward and backward: of the loss, or else of the mean of every output."""
     images = batch.images.to(memory_format=memory_format(trainer.fabric.device))
-    target = trainer.codec.encode(Labels(batch.points_in, batch.placed, batch.placed, batch.known, images.shape[2:]))
+    shape = trainer.plan.model.preprocess.size
+    target = trainer.codec.encode(Labels(batch.points_in, batch.placed, batch.placed, batch.known, shape))
 
     def step() -> None:
         trainer.optimizer.zero_grad(set_to_none=True)
