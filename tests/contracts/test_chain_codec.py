@@ -467,7 +467,7 @@ def test_a_vertebra_that_slipped_off_the_sacrum_stays(last):
     anchor = Node(-1, np.array(last), None, 0.9)
     ordered = arrange([anchor, *nodes], anchor_last=True)
     assert [node.index for node in ordered] == [0, 1, 2, 3, -1]
-    named = name_levels(ordered, levels=7, anchor=6, countable=True)
+    named = name_levels(ordered, levels=7, anchor=6)
     assert [one.rank for one in named] == [2, 3, 4, 5, 6]
 
 
@@ -479,7 +479,7 @@ def test_a_slip_of_more_than_a_body_is_no_level_passed_over():
         Node(i, np.array(at), np.array(link), 0.7) for i, (at, link) in enumerate(zip(centres, links, strict=True))
     ]
     ordered = arrange([*nodes, Node(-1, np.array([28.4, 100.7]), None, 0.9)], anchor_last=True)
-    named = name_levels(ordered, levels=7, anchor=6, countable=True)
+    named = name_levels(ordered, levels=7, anchor=6)
     assert [(one.index, one.rank) for one in named] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (-1, 6)]
 
 
@@ -488,34 +488,3 @@ def test_what_lies_below_the_last_level_is_no_level():
     nodes = [Node(i, np.array(at), np.array([0.0, 50.0]), 0.9 - 0.1 * i) for i, at in enumerate(centres)]
     ordered = arrange([*nodes, Node(-1, np.array([100.0, 190.0]), None, 0.9)], anchor_last=True)
     assert [node.index for node in ordered] == [0, 1, -1]
-
-
-def column_of(heights, scores):
-    """A chain straight down, with links of 50."""
-    return arrange(
-        [
-            Node(i, np.array([100.0, y]), np.array([0.0, 50.0]), score)
-            for i, (y, score) in enumerate(zip(heights, scores, strict=True))
-        ]
-    )
-
-
-def test_of_a_chain_seen_whole_the_least_sure_end_is_beyond_it():
-    ordered = column_of([50, 100, 150, 200], [0.2, 0.8, 0.9, 0.7])
-    named = name_levels(ordered, levels=3, anchor=None, countable=True)
-    assert [(one.index, one.rank) for one in named] == [(1, 0), (2, 1), (3, 2)]
-    # Odds 0.2 * 0.3 : 0.8 * 0.7 that it is the other three.
-    assert named[0].probability == pytest.approx(0.56 / 0.62, abs=0.01)
-
-
-def test_of_a_chain_seen_whole_two_ends_that_are_alike_leave_no_name():
-    ordered = column_of([50, 100, 150, 200], [0.5, 0.8, 0.9, 0.5])
-    named = name_levels(ordered, levels=3, anchor=None, countable=True)
-    assert [(one.rank, one.probability) for one in named] == [(None, 0.0)] * 4
-
-
-def test_of_a_chain_seen_whole_a_level_passed_over_is_no_reason_to_name_none():
-    ordered = column_of([50, 100, 200, 250], [0.9, 0.8, 0.9, 0.9])
-    named = name_levels(ordered, levels=5, anchor=None, countable=True)
-    assert [one.rank for one in named] == [0, 1, 3, 4]
-    assert name_levels(ordered[1:], levels=5, anchor=None, countable=True)[0].rank is None

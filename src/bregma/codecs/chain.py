@@ -24,6 +24,7 @@ from bregma.codecs.chain_landmarks import Landmarks
 from bregma.codecs.chain_layout import Layout, layout_of
 from bregma.codecs.chain_naming import Named, Node, arrange, name
 from bregma.codecs.chain_target import UNIT, anchor_of, draw, elements_of, fields, judged
+from bregma.codecs.chain_whole import name_whole
 from bregma.config import Config
 from bregma.errors import ConfigError
 from bregma.geometry import Array
@@ -31,6 +32,8 @@ from bregma.instances import Instance
 from bregma.schema import LandmarkSchema
 from bregma.types import SIGMOID_OFFSET, OutputSpec
 
+_FAINT = 0.2
+"""Share of the threshold from which a peak is looked at where the number of elements is known."""
 _LEAST_CELLS = 0.75
 """Standard deviation in cells below which a Gaussian between four cells would hardly show on any of them."""
 
@@ -168,12 +171,11 @@ class ChainCodec:
             2 * len(layout.chain.levels) + 8,
         )
         paired = ways.unflatten(0, (count + 1, 2))
-        found = find(heights[:count], heights[count], paired, reading)
+        seen = replace(reading, threshold=_FAINT * reading.threshold) if self._whole else reading
+        found = find(heights[:count], heights[count], paired, seen)
         singles = _Singles(heights[count + 1 :], reading)
-        last = layout.anchor == len(layout.chain.levels) - 1
-        ordered = arrange([*_nodes(found), *self._anchor_node(singles)], anchor_last=last)
         instances = []
-        for named in self._named(ordered):
+        for named in self._named(found, singles, reading):
             instance = self._anchor(singles) if named.index < 0 else self._element(found[named.index], reading)
             instances.append(self._with_level(instance, named))
         filled = Landmarks(self.landmarks, shape)
@@ -181,11 +183,27 @@ class ChainCodec:
         self._put_others(filled, singles)
         return (filled.mean, filled.cov, filled.presence), tuple(instances)
 
-    def _named(self, ordered: Sequence[Node]) -> list[Named]:
+    @property
+    def _whole(self) -> bool:
+        """Whether every image shows all levels, so that their number names them."""
         chain = self.layout.chain
-        return name(ordered, levels=len(chain.levels), anchor=self.layout.anchor, countable=chain.named)
+        return self.layout.anchor is None and chain.named and not chain.optional
+
+    def _named(self, found: Sequence[Found], singles: _Singles, reading: Reading) -> list[Named]:
+        levels = len(self.layout.chain.levels)
+        if self._whole:
+            nodes = [Node(i, one.centre, one.link, reading.probability(one.score)) for i, one in enumerate(found)]
+            return name_whole(nodes, levels=levels)
+        nodes = [Node(i, one.centre, one.link, one.score) for i, one in enumerate(found)]
+        last = self.layout.anchor == levels - 1
+        ordered = arrange([*nodes, *self._anchor_node(singles)], anchor_last=last)
+        return name(ordered, levels=levels, anchor=self.layout.anchor)
 
     def _with_level(self, instance: Instance, named: Named) -> Instance:
+        if named.there is not None:
+            # With the element all its parts are there, however faint their maps.
+            presence = np.full(len(instance.presence), named.there)
+            instance = replace(instance, probability=named.there, presence=presence)
         level = None if named.rank is None or not self.layout.chain.named else self.layout.chain.levels[named.rank]
         return replace(instance, level=level, level_probability=0.0 if level is None else named.probability)
 
@@ -234,7 +252,3 @@ class _Singles:
         self.heights = flat.amax(1).cpu().double().numpy() if len(maps) else np.zeros(0)
         self.points, self.cov = read_peaks(maps, np.arange(len(maps)), cells.cpu().numpy(), reading)
         self.presence = np.array([reading.probability(height) for height in self.heights])
-
-
-def _nodes(found: Sequence[Found]) -> list[Node]:
-    return [Node(index, one.centre, one.link, one.score) for index, one in enumerate(found)]

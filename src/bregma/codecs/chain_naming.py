@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -24,8 +24,6 @@ _FAR_ASIDE = 1.5
 """Aside by more than this is no step at all: a body is about as long as a link, and hardly slips farther."""
 _DIRECT = 1.4
 """Two elements that are farther apart than this, in links, have one between them."""
-_MISSED = 0.02
-"""Probability that a level between others that are seen is not."""
 _LEAST_NAMING = 0.5
 """A name that is less probable is not given."""
 
@@ -55,11 +53,14 @@ class Named:
         index: which element; -1 for the anchor.
         rank: position among the chain's levels, or None where it cannot be named.
         probability: that the rank is right.
+        there: probability that it is an element of the chain, where its neighbours were asked too; None where it alone
+            says so.
     """
 
     index: int
     rank: int | None
     probability: float
+    there: float | None = None
 
 
 def arrange(nodes: Sequence[Node], *, anchor_last: bool = False) -> list[Node]:
@@ -74,53 +75,27 @@ def arrange(nodes: Sequence[Node], *, anchor_last: bool = False) -> list[Node]:
     """
     if not nodes:
         return []
-    direction = _direction(nodes)
+    direction = direction_of(nodes)
     ordered = sorted(nodes, key=lambda node: (anchor_last and node.index < 0, float(node.centre @ direction)))
     while (odd := _odd_one(ordered)) is not None:
         ordered = [node for node in ordered if node is not odd]
     return ordered
 
 
-def name(ordered: Sequence[Node], *, levels: int, anchor: int | None, countable: bool) -> list[Named]:
-    """Give ranks to ordered elements.
+def name(ordered: Sequence[Node], *, levels: int, anchor: int | None) -> list[Named]:
+    """Give ranks to ordered elements, counted from the anchor; without one on the image they have none.
 
     Args:
         ordered: from :func:`arrange`.
         levels: number of levels of the chain.
         anchor: rank of the anchor; None for a chain without one.
-        countable: without an anchor, take it that every image shows all levels.
 
-    Elements that would lie beyond the first or the last level are left out. Without an anchor, they are those at
-    either end by which there are more than levels; the less sure they are, the surer the names.
+    Elements that would lie beyond the first or the last level are left out.
     """
     at = next((i for i, node in enumerate(ordered) if node.index < 0), None)
     if anchor is not None and at is not None:
         return _from_anchor(ordered, at, anchor, levels)
-    if anchor is None and countable and len(ordered) > 1:
-        return _by_count(ordered, levels)
     return [Named(node.index, None, 0.0) for node in ordered]
-
-
-def _by_count(ordered: Sequence[Node], levels: int) -> list[Named]:
-    """Name elements of a chain that is always seen whole: of all runs of so many levels, the most probable one."""
-    # Nothing says where a level after the last one would be.
-    linked = [*ordered[:-1], replace(ordered[-1], link=None)]
-    steps = [_step(linked, i) for i in range(len(linked) - 1)]
-    places = np.concatenate([[0], np.cumsum([count for count, _ in steps])])
-    firsts = np.arange(places[-1] + 2 - levels)
-    unnamed = [Named(node.index, None, 0.0) for node in ordered]
-    if not len(firsts):
-        return unnamed
-    scores = np.clip([node.score for node in ordered], 1e-3, 1 - 1e-3)
-    inside = (places >= firsts[:, None]) & (places < firsts[:, None] + levels)
-    likely = np.where(inside, scores, 1 - scores).prod(axis=1) * _MISSED ** (levels - inside.sum(axis=1))
-    best = int(likely.argmax())
-    right = [sure for i, (_, sure) in enumerate(steps) if inside[best, i] and inside[best, i + 1]]
-    sure = float(likely[best] / likely.sum() * np.prod(right))
-    if sure < _LEAST_NAMING:
-        return unnamed
-    rows = np.flatnonzero(inside[best]).tolist()
-    return [Named(ordered[i].index, int(places[i] - firsts[best]), sure) for i in rows]
 
 
 def _from_anchor(ordered: Sequence[Node], at: int, anchor: int, levels: int) -> list[Named]:
@@ -206,7 +181,7 @@ def _can_be_spared(ordered: Sequence[Node], at: int) -> bool:
     return not _is_doubtful(along, aside) and float(np.hypot(along, aside)) < _DIRECT
 
 
-def _direction(nodes: Sequence[Node]) -> Array:
+def direction_of(nodes: Sequence[Node]) -> Array:
     """Return the direction ``(2,)`` of the chain: the main axis of its centres, the way that the links lead."""
     links = [node.link for node in nodes if node.link is not None]
     lead = np.sum(links, axis=0) if links else np.array([0.0, 1.0])
