@@ -68,6 +68,9 @@ def random_input(seed=0, batch=2, shape=(4, 5)):
         "presence": normal(batch, landmarks),
         "sigma": 2.0 + torch.linspace(0, 1, batch * landmarks, dtype=torch.float64).view(batch, landmarks),
         "fields": normal(batch, landmarks, 2, 3),
+        # As many quantities as landmarks, so that one index leaves out either.
+        "values": normal(batch, landmarks),
+        "log_variance": normal(batch, landmarks),
     }
     for leaf in leaves.values():
         leaf.requires_grad_()
@@ -78,6 +81,8 @@ def random_input(seed=0, batch=2, shape=(4, 5)):
         "placed": torch.ones(batch, landmarks, dtype=torch.float64),
         "present": torch.ones(batch, landmarks, dtype=torch.float64),
         "known": torch.ones(batch, landmarks, dtype=torch.float64),
+        "target_values": normal(batch, landmarks),
+        "values_known": torch.ones(batch, landmarks, dtype=torch.float64),
     }
     return leaves, fixed
 
@@ -88,6 +93,8 @@ def from_leaves(leaves, fixed):
         presence=leaves["presence"],
         sigma=leaves["sigma"],
         fields=leaves["fields"],
+        values=leaves["values"],
+        log_variance=leaves["log_variance"],
         field_cells=fixed["placed"][..., None, None].expand_as(leaves["fields"]),
         points=lambda: leaves["points"],
         cholesky=lambda: leaves["cholesky"],

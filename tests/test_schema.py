@@ -195,7 +195,7 @@ class TestLoading:
             load_schema(path)
 
     def test_no_landmarks_at_all(self) -> None:
-        with pytest.raises(SchemaError, match="declares no landmarks and no chains"):
+        with pytest.raises(SchemaError, match="declares no landmarks, no chains and no quantities"):
             toy(landmarks=[])
 
     @pytest.mark.parametrize("name", builtin_schemas())

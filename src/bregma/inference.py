@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from bregma import geometry
 from bregma.codecs import Codec, Decoded
-from bregma.codecs.base import Candidates
-from bregma.data.loader import Batch, SampleSource, batches
+from bregma.codecs.base import Candidates, DecodedValues
+from bregma.data.loader import Batch, SampleSource, batches, input_factor
 from bregma.exchange import Sets, matching_order
 from bregma.geometry import Array
 from bregma.instances import Instance
 from bregma.outlines import place_on_outline, seen_of
-from bregma.types import Case, Prediction
+from bregma.types import Case, Prediction, Value
 
 
 def in_order(count: int, batch_size: int) -> list[tuple[int, ...]]:
@@ -107,7 +107,25 @@ def predictions_of(
         for one in decoded.outlines:
             p = one.p[row].cpu().numpy()
             prediction = place_on_outline(prediction, seen_of(one.ends, p, matrix, one.stride, one.sigma_cells))
+        if decoded.values is not None:
+            prediction = replace(prediction, values=_values(decoded.values, row, source, index, matrix))
         yield prediction
+
+
+def _values(decoded: DecodedValues, row: int, source: SampleSource, index: int, matrix: Array) -> dict[str, Value]:
+    """Return quantities in their units; a length or an area without a spacing in pixels of the original image."""
+    frame, found = source.cases[index].frame, {}
+    for column, position in enumerate(decoded.columns):
+        quantity = source.schema.quantities[position]
+        factor, unit = input_factor(quantity.dimension, frame, matrix), quantity.unit
+        if factor is None:
+            # As if a pixel of the original image were a millimetre.
+            factor = input_factor(quantity.dimension, replace(frame, spacing=(1.0, 1.0), spacing_source="user"), matrix)
+            unit = {"length": "px", "area": "px2"}[quantity.dimension]
+        factor = 1.0 if factor is None else factor
+        sd = None if decoded.sd is None else float(decoded.sd[row, column]) / factor
+        found[quantity.name] = Value(float(decoded.mean[row, column]) / factor, sd, unit)
+    return found
 
 
 def _places(candidates: Candidates, row: int, matrix: Array) -> Places:

@@ -135,6 +135,38 @@ class MeasurementSpec(Config):
         return self.along is not None and self.between is None
 
 
+DIMENSIONS = {"none": 0, "length": 1, "area": 2}
+"""How a quantity grows with a length."""
+
+
+class Population(Config):
+    """The people from whom the scores of a quantity are counted."""
+
+    name: str
+    """Who they are, e.g. ``women of 20 to 29 years, NHANES III``."""
+    mean: FiniteFloat
+    sd: Annotated[FiniteFloat, Field(gt=0)]
+    source: str
+
+
+class Quantity(Config):
+    """A clinical quantity that belongs to a whole image or volume, and that a network reads from it directly."""
+
+    name: Name
+    """Cases have it as the target of this name."""
+    label: str
+    short: str = ""
+    unit: str = Field(min_length=1)
+    dimension: Literal["none", "length", "area"] = "none"
+    """How the number of pixels that it spans gives it: a ``length`` (in mm) or an ``area`` (in mm2) is learned in
+    pixels, and becomes millimetres by the image's own spacing alone; ``none`` is learned as it is."""
+    grade: Name | None = None
+    t_score: Population | None = None
+    """Young adults: the T-score is how many of their standard deviations a value lies above their mean."""
+    code: Code | None = None
+    source: str = ""
+
+
 class LandmarkSchema(Config):
     """One anatomy: its landmarks and all that is derived from them."""
 
@@ -159,6 +191,8 @@ class LandmarkSchema(Config):
     outlines: tuple[Outline, ...] = ()
     """Curves that landmarks draw, such as the ellipse of which they are the ends of the axes."""
     measurements: tuple[MeasurementSpec, ...] = ()
+    quantities: tuple[Quantity, ...] = ()
+    """What is known of an image as a number, such as a bone mineral density from another examination."""
     grades: tuple[GradeScale, ...] = ()
     formulas: tuple[Formula, ...] = ()
     """Published equations that measurements are read off by."""
@@ -211,6 +245,19 @@ class LandmarkSchema(Config):
             if chain.name == name:
                 return chain
         raise SchemaError(f"has no chain '{name}'", where=f"schema '{self.name}'")
+
+    def quantity(self, name: str) -> Quantity:
+        """Return the quantity of that name."""
+        for quantity in self.quantities:
+            if quantity.name == name:
+                return quantity
+        raise SchemaError(f"has no quantity '{name}'", where=f"schema '{self.name}'")
+
+    @property
+    def grades_of(self) -> dict[str, str]:
+        """The grade scale of each measurement and quantity that has one, by name."""
+        specs: tuple[MeasurementSpec | Quantity, ...] = (*self.measurements, *self.quantities)
+        return {spec.name: spec.grade for spec in specs if spec.grade is not None}
 
     def grade(self, name: str) -> GradeScale:
         """Return the grade scale of that name."""
@@ -293,11 +340,13 @@ def _faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
     yield from _outline_faults(schema)
     yield from _grade_faults(schema)
     yield from _measurement_faults(schema)
+    yield from _quantity_faults(schema)
     yield from _reading_faults(schema)
 
 
 def _repeated_names(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
     kinds = {"chains": "chain", "measurements": "measurement", "grades": "grade scale", "outlines": "outline"}
+    kinds["quantities"] = "quantity"
     for field, what in (kinds | {"formulas": "formula", "charts": "chart"}).items():
         seen: set[str] = set()
         for index, entry in enumerate(getattr(schema, field)):
@@ -307,8 +356,8 @@ def _repeated_names(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
 
 
 def _landmark_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
-    if not schema.landmarks:
-        yield (), "declares no landmarks and no chains"
+    if not schema.landmarks and not schema.quantities:
+        yield (), "declares no landmarks, no chains and no quantities"
     for name, count in Counter(schema.names).items():
         if count > 1:
             last = max(i for i, known in enumerate(schema.names) if known == name)
@@ -410,6 +459,22 @@ def _measurement_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
             for role, name in spec.points.items():
                 if name not in schema.names:
                     yield (*loc, "points", role), f"measurement '{spec.name}' needs '{name}', which is not a landmark"
+
+
+def _quantity_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
+    grades, measured = {scale.name for scale in schema.grades}, {spec.name for spec in schema.measurements}
+    for index, quantity in enumerate(schema.quantities):
+        loc: Loc = ("quantities", index)
+        if quantity.grade is not None and quantity.grade not in grades:
+            yield (
+                (*loc, "grade"),
+                f"quantity '{quantity.name}' uses the grade '{quantity.grade}', which is not declared",
+            )
+        if quantity.name in measured:
+            yield (*loc, "name"), f"'{quantity.name}' is a measurement too; one value cannot have two sources"
+        wanted = {"length": "mm", "area": "mm2"}.get(quantity.dimension)
+        if wanted is not None and quantity.unit != wanted:
+            yield (*loc, "unit"), f"quantity '{quantity.name}' is a {quantity.dimension}, so its unit is {wanted}"
 
 
 def _reading_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:

@@ -229,6 +229,31 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Value:
+    """A quantity that a model read from a whole image, as a normal distribution.
+
+    Attributes:
+        mean: in the quantity's unit.
+        sd: its standard deviation, or None where the model gives none.
+        unit: the quantity's own, or px or px2 where a length or an area has no trusted spacing.
+    """
+
+    mean: float
+    sd: float | None
+    unit: str
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.mean):
+            raise InputError("a predicted value is not finite", got=str(self.mean))
+        if self.sd is not None and not (math.isfinite(self.sd) and self.sd >= 0):
+            raise InputError("the standard deviation of a predicted value is none", got=str(self.sd))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"mean": self.mean, "sd": self.sd, "unit": self.unit}
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Landmarks of one image as distributions, in pixels of the original image.
 
@@ -246,6 +271,7 @@ class Prediction:
         flags: ``(N,)`` why a landmark is doubtful, empty where nothing speaks against it; None where nobody looked.
         view_spread: ``(N,)`` root mean square distance in px of the point in single views (or of single models) from
             ``mean``, part of ``cov``; None where there was one view.
+        values: quantities by name, from a model that reads them from the whole image.
     """
 
     case_id: str
@@ -259,6 +285,7 @@ class Prediction:
     instances: tuple[Instance, ...] | None = None
     flags: tuple[str, ...] | None = None
     view_spread: Array | None = None
+    values: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.mean)
@@ -303,6 +330,7 @@ class Prediction:
             "instances": None if self.instances is None else [one.to_dict() for one in self.instances],
             "flags": None if self.flags is None else list(self.flags),
             "view_spread": None if self.view_spread is None else self.view_spread.tolist(),
+            "values": {name: value.to_dict() for name, value in self.values.items()},
         }
 
     @classmethod
@@ -323,6 +351,7 @@ class Prediction:
             instances=None if instances is None else tuple(Instance.from_dict(one) for one in instances),
             flags=None if flags is None else tuple(flags),
             view_spread=None if spread is None else np.array(spread, dtype=np.float64),
+            values={name: Value(**value) for name, value in data.get("values", {}).items()},
         )
 
 

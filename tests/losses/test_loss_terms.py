@@ -53,6 +53,11 @@ def test_gradients_agree_with_finite_differences(name):
     assert loss(*leaves.values()).requires_grad
 
 
+def _counts(name):
+    """What says of a term which landmarks or quantities count."""
+    return "values_known" if name.startswith("value_") else "known" if name == "presence" else "placed"
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("missing", [0, 2, 5, 14])
 def test_a_missing_point_is_not_trained_and_changes_nothing(name, missing):
@@ -60,11 +65,12 @@ def test_a_missing_point_is_not_trained_and_changes_nothing(name, missing):
     gradients = []
     for garbage in (0.0, 1e4):
         leaves, fixed = random_input()
-        fixed["known" if name == "presence" else "placed"][:, missing] = 0.0
+        fixed[_counts(name)][:, missing] = 0.0
         fixed["target_maps"][:, missing] = 0.0
-        fixed["target_points"][:, missing] = garbage
+        fixed["target_points"][:, missing] = fixed["target_values"][:, missing] = garbage
         with torch.no_grad():
-            leaves["maps"][:, missing] = leaves["points"][:, missing] = leaves["presence"][:, missing] = garbage
+            for given in ("maps", "points", "presence", "values"):
+                leaves[given][:, missing] = garbage
         loss = LOSSES[name](CONFIGS[name], from_leaves(leaves, fixed))
         loss.backward()
         used = {key: leaf.grad for key, leaf in leaves.items() if leaf.grad is not None}
@@ -78,7 +84,7 @@ def test_a_missing_point_is_not_trained_and_changes_nothing(name, missing):
 def test_the_mean_is_over_the_landmarks_that_count(name):
     """The loss with a missing landmark is that of the others alone."""
     leaves, fixed = random_input()
-    fixed["known" if name == "presence" else "placed"][:, 1] = 0.0
+    fixed[_counts(name)][:, 1] = 0.0
     keep = [index for index in range(len(SCHEMA)) if index != 1]
     fewer = {key: leaf[:, keep] for key, leaf in leaves.items()}
     alone = from_leaves(fewer, {key: tensor[:, keep] for key, tensor in fixed.items()})
@@ -90,6 +96,7 @@ def test_a_batch_without_any_label_gives_zero_and_no_gradient(name):
     leaves, fixed = random_input()
     fixed["placed"].zero_()
     fixed["known"].zero_()
+    fixed["values_known"].zero_()
     loss = LOSSES[name](CONFIGS[name], from_leaves(leaves, fixed))
     assert loss.item() == 0.0
     loss.backward()

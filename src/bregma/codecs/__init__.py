@@ -12,11 +12,13 @@ from bregma.codecs.coordinate import CoordinateCodec, CoordinateCodecConfig
 from bregma.codecs.exchangeable import sharing_of
 from bregma.codecs.heatmap import HeatmapCodec, HeatmapCodecConfig
 from bregma.codecs.outline import with_outlines
+from bregma.codecs.scalar import ScalarCodec, ScalarCodecConfig
 from bregma.codecs.slots import SlotsCodec, SlotsCodecConfig
 from bregma.schema import LandmarkSchema
 
 AnyCodecConfig = Annotated[
-    HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig, Field(discriminator="name")
+    HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig | ScalarCodecConfig,
+    Field(discriminator="name"),
 ]
 
 CODECS: dict[str, tuple[type, type]] = {
@@ -24,11 +26,12 @@ CODECS: dict[str, tuple[type, type]] = {
     "coordinate": (CoordinateCodecConfig, CoordinateCodec),
     "chain": (ChainCodecConfig, ChainCodec),
     "slots": (SlotsCodecConfig, SlotsCodec),
+    "scalar": (ScalarCodecConfig, ScalarCodec),
 }
 
 
 def build_codec(
-    config: HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig,
+    config: HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig | ScalarCodecConfig,
     landmarks: int,
     map_stride: int,
     schema: LandmarkSchema | None = None,
@@ -48,6 +51,8 @@ def build_codec(
         return ChainCodec(config, landmarks, map_stride, schema)
     if isinstance(config, SlotsCodecConfig):
         return SlotsCodec(config, landmarks, map_stride, schema)
+    if isinstance(config, ScalarCodecConfig):
+        return ScalarCodec(config, schema)
     if isinstance(config, HeatmapCodecConfig):
         shared = config.exchangeable == "shared" and schema is not None
         sharing = sharing_of(schema, landmarks) if schema and shared else None

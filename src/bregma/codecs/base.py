@@ -7,7 +7,7 @@ network's input (``_in``), with the centre of the top-left pixel at (0, 0).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import torch
@@ -28,6 +28,8 @@ class Labels:
         present: ``(B, N)``, 1 where the landmark is on the image, 0 where it is known not to be.
         known: ``(B, N)``, 1 where somebody said whether it is on the image.
         shape: rows and columns of the input.
+        values: ``(B, T)`` the schema's quantities; a length or an area in pixels of the input.
+        values_known: ``(B, T)`` 1 where the quantity is known.
     """
 
     points_in: Tensor
@@ -35,13 +37,13 @@ class Labels:
     present: Tensor
     known: Tensor
     shape: tuple[int, int]
+    values: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    values_known: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     def to(self, device: torch.device) -> Labels:
         """Move all tensors to a device."""
-        points, placed, present, known = (
-            t.to(device, non_blocking=True) for t in (self.points_in, self.placed, self.present, self.known)
-        )
-        return Labels(points, placed, present, known, self.shape)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "shape"}
+        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Target:
         field_cells: ``(B, F, H, W)`` mask of the cells where they are.
         counts: ``(B, K)`` 1 for maps that count, where landmarks share maps; None for those of placed landmarks, or
             those with a cell that the labels judge.
+        values: ``(B, T)`` standardised quantities, for codecs of whole images.
+        values_known: ``(B, T)`` 1 where they are known.
     """
 
     labels: Labels
@@ -72,6 +76,23 @@ class Target:
     fields: Tensor | None = None
     field_cells: Tensor | None = None
     counts: Tensor | None = None
+    values: Tensor | None = None
+    values_known: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DecodedValues:
+    """Quantities read from a network's outputs.
+
+    Attributes:
+        columns: positions of the T quantities among the schema's.
+        mean: ``(B, T)``, lengths and areas in pixels of the input.
+        sd: ``(B, T)`` standard deviations, or None where none are predicted.
+    """
+
+    columns: tuple[int, ...]
+    mean: Tensor
+    sd: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,7 @@ class Decoded:
         instances: of each image, the elements of its chain in order, for codecs that tell them apart.
         candidates: of each set of landmarks that share a map, all the places that they may be at.
         outlines: of each outline that has a map, where it runs.
+        values: quantities of the whole image, for codecs that read some.
     """
 
     mean_in: Tensor
@@ -129,6 +151,7 @@ class Decoded:
     instances: tuple[tuple[Instance, ...], ...] | None = None
     candidates: tuple[Candidates, ...] = ()
     outlines: tuple[OutlineMap, ...] = ()
+    values: DecodedValues | None = None
 
 
 class Codec(Protocol):

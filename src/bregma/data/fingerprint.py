@@ -223,6 +223,8 @@ def _nearest(case: Case) -> Array:
 def _landmarks(dataset: Dataset, cases: Sequence[Case]) -> tuple[LandmarkPrint, ...]:
     count = len(dataset.schema)
     sets = [(case.landmarks, case.frame) for case in cases if case.landmarks is not None]
+    if not count:
+        return ()
     status = np.array([marks.status for marks, _ in sets]).reshape(-1, count)
     off = np.array([marks.labelled & ~frame.contains(marks.points) for marks, frame in sets]).reshape(-1, count)
     points = np.array([_points_256(case) for case in cases]).reshape(-1, count, 2)

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bregma import geometry
 from bregma.data.augment import (
     NO_CHANGE,
     AugmentConfig,
@@ -31,8 +32,8 @@ from bregma.data.augment import (
 )
 from bregma.data.preprocess import Normalised, PreprocessConfig, input_matrix, prepare
 from bregma.errors import ConfigError, ImageError, LabelError
-from bregma.geometry import Array
-from bregma.schema import LandmarkSchema
+from bregma.geometry import Array, Frame
+from bregma.schema import DIMENSIONS, LandmarkSchema
 from bregma.types import Case, LandmarkSet, Status
 
 Pixels = tuple[NDArray[Any], Normalised]
@@ -51,6 +52,8 @@ class Sample:
         placed: ``(N,)`` whether the point has a known position on the input.
         known: ``(N,)`` whether anybody said if the landmark is on the image.
         matrix: 3 × 3 affine part of the map from original to input pixels.
+        values: ``(T,)`` the schema's quantities; a length or an area in pixels of the input.
+        values_known: ``(T,)`` whether the quantity is known.
     """
 
     image: NDArray[np.float32]
@@ -58,6 +61,8 @@ class Sample:
     placed: NDArray[np.bool_]
     known: NDArray[np.bool_]
     matrix: Array
+    values: Array
+    values_known: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Batch:
         known: ``(B, N)``.
         matrices: ``(B, 3, 3)`` float64, original to input pixels.
         indices: positions of the cases in the source.
+        values: ``(B, T)``.
+        values_known: ``(B, T)``.
     """
 
     images: Tensor
@@ -79,6 +86,8 @@ class Batch:
     known: Tensor
     matrices: Array
     indices: tuple[int, ...]
+    values: Tensor
+    values_known: Tensor
 
 
 class SampleSource:
@@ -151,7 +160,8 @@ class SampleSource:
         inside = ((points >= -0.5) & (points <= np.array([size[1], size[0]]) - 0.5)).all(axis=1)
         placed = (status <= Status.OCCLUDED) & inside
         matrix = change.matrix @ base
-        return Sample(pixels, points, placed, np.asarray(status != Status.UNLABELLED), matrix)
+        known = np.asarray(status != Status.UNLABELLED)
+        return Sample(pixels, points, placed, known, matrix, *values_in(case, self.schema, matrix))
 
     def seen_through(self, view: Geometric) -> SampleSource:
         """Return the same cases, sharing their pixels, under a fixed change of geometry (for test-time views)."""
@@ -217,7 +227,38 @@ def collate(samples: Sequence[Sample], indices: Sequence[int]) -> Batch:
         known=torch.from_numpy(np.stack([s.known for s in samples]).astype(np.float32)),
         matrices=np.stack([s.matrix for s in samples]),
         indices=tuple(indices),
+        values=torch.from_numpy(np.stack([s.values for s in samples]).astype(np.float32)),
+        values_known=torch.from_numpy(np.stack([s.values_known for s in samples]).astype(np.float32)),
     )
+
+
+def values_in(case: Case, schema: LandmarkSchema, matrix: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Return the schema's quantities ``(T,)`` as the input shows them, and which are known.
+
+    A length or an area is given in pixels of the input, which needs the image's spacing; without one it is not known.
+    """
+    values, known = np.zeros(len(schema.quantities)), np.zeros(len(schema.quantities), dtype=bool)
+    for column, quantity in enumerate(schema.quantities):
+        factor = input_factor(quantity.dimension, case.frame, matrix)
+        if quantity.name in case.targets and factor is not None:
+            values[column], known[column] = case.targets[quantity.name] * factor, True
+    return values, known
+
+
+def input_factor(dimension: str, frame: Frame, matrix: Array) -> float | None:
+    """Return what a quantity in its unit is multiplied by to be one of the input; None without the spacing it needs.
+
+    Args:
+        dimension: of the quantity, see :class:`~bregma.schema.Quantity`.
+        frame: of the original image.
+        matrix: from pixels of the original image to those of the input.
+    """
+    power = DIMENSIONS[dimension]
+    if power == 0:
+        return 1.0
+    if frame.spacing is None:
+        return None
+    return float((geometry.mean_scale(matrix) ** 2 / (frame.spacing[0] * frame.spacing[1])) ** (power / 2))
 
 
 def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:

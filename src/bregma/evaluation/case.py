@@ -13,7 +13,7 @@ from bregma.errors import InputError
 from bregma.evaluation.elements import match_elements
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.geometry import Array
-from bregma.measurement import measure_landmarks, measure_prediction
+from bregma.measurement import measure_landmarks, measure_prediction, measure_targets
 from bregma.results import CaseResult
 from bregma.schema import LandmarkSchema
 from bregma.types import Case, LandmarkSet, Measurement, Prediction, Status
@@ -39,7 +39,7 @@ def score_case(schema: LandmarkSchema, case: Case, prediction: Prediction, setti
             expected=f"{case.frame.shape[0]} rows x {case.frame.shape[1]} columns",
             got=f"{prediction.frame.shape[0]} x {prediction.frame.shape[1]}",
         )
-    truth = match_exchangeable(schema, prediction.mean, _labels(case))
+    truth = match_exchangeable(schema, prediction.mean, _labels(case)) if len(schema) else LandmarkSet(np.zeros((0, 2)))
     # Measured in the case's own frame, so that both sides of a comparison are in one unit.
     in_frame, threshold = replace(prediction, frame=case.frame), settings.presence_threshold
     measured = (
@@ -52,6 +52,13 @@ def score_case(schema: LandmarkSchema, case: Case, prediction: Prediction, setti
         schema, truth, prediction, within=settings.match_within, presence_threshold=threshold, frame=case.frame
     )
     return replace(result, elements=elements)
+
+
+def is_labelled(schema: LandmarkSchema, case: Case) -> bool:
+    """Tell whether a case has anything to be scored: a landmark or, where the schema has none, a quantity."""
+    if len(schema):
+        return case.landmarks is not None and bool(case.landmarks.labelled.any())
+    return any(quantity.name in case.targets for quantity in schema.quantities)
 
 
 def _labels(case: Case) -> LandmarkSet:
@@ -69,6 +76,7 @@ def _case_result(
     settings: EvaluationSettings,
 ) -> CaseResult:
     scored, spacing = truth.labelled, case.frame.spacing
+    known = () if len(schema) else tuple(measure_targets(schema, case))
     errors_px = metrics.radial_errors(prediction.mean, truth.points, scored=scored)
     missed = scored & (prediction.presence < (settings.presence_threshold or 0.0))
     far = np.nan_to_num(errors_px) > settings.outlier_px
@@ -84,7 +92,7 @@ def _case_result(
         ipe_px=metrics.mean_radial_error(errors_px),
         outliers=int((far | missed).sum()),
         measured=measured,
-        true_measured=measure_landmarks(schema, truth, case.frame, given=case.targets),
+        true_measured=(*measure_landmarks(schema, truth, case.frame, given=case.targets), *known),
     )
 
 

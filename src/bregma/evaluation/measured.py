@@ -13,6 +13,7 @@ from bregma import metrics
 from bregma.evaluation import agreement
 from bregma.evaluation.figures import Figure, estimates
 from bregma.evaluation.grouped import group_figures
+from bregma.evaluation.regression import regression_statistics
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import Reading
 from bregma.geometry import Array
@@ -64,6 +65,8 @@ def measurement_figures(
     for name, own in _by_measurement(rows).items():
         order = grade_order(schema, name)
         found = agreement_figures(own, subjects, order)
+        if schema is not None and any(quantity.name == name for quantity in schema.quantities):
+            found = _regression_figures(pairs_of(own, order), subjects) | found
         figures |= {f"{name}_{kind}": figure for kind, figure in found.items()}
         if order and any(row.level for row in own) and "grade_accuracy" in found:
             figures[f"{name}_worst_grade_accuracy"] = _worst_grade_figure(own, subjects, order)
@@ -174,12 +177,11 @@ def common_unit(rows: Sequence[Reading]) -> str:
 
 def grade_order(schema: LandmarkSchema | None, name: str) -> dict[str, int]:
     """Return the rank of each grade of a measurement; empty where it has no scale, or one that repeats a label."""
-    specs = () if schema is None else schema.measurements
-    for spec in specs:
-        if schema is not None and spec.name == name and spec.grade is not None:
-            labels = schema.grade(spec.grade).labels
-            return {label: rank for rank, label in enumerate(labels)} if len(set(labels)) == len(labels) else {}
-    return {}
+    scale = None if schema is None else schema.grades_of.get(name)
+    if schema is None or scale is None:
+        return {}
+    labels = schema.grade(scale).labels
+    return {label: rank for rank, label in enumerate(labels)} if len(set(labels)) == len(labels) else {}
 
 
 def _value_figures(pairs: Pairs, subjects: int) -> dict[str, Figure]:
@@ -200,6 +202,17 @@ def _value_figures(pairs: Pairs, subjects: int) -> dict[str, Figure]:
         "loa_low": Figure(low, n, unit, lower_is_better=None),
         "loa_high": Figure(high, n, unit, lower_is_better=None),
         "icc": Figure(agreement.undefined if _ICC in gaps else icc, n, "1", lower_is_better=False),
+    }
+
+
+def _regression_figures(pairs: Pairs, subjects: int) -> dict[str, Figure]:
+    n, unit = int(np.isfinite(pairs.values).all(axis=1).sum()), pairs.unit
+    found = regression_statistics(pairs.values[:, 0], pairs.values[:, 1], pairs.subject, subjects)
+    units = {"rmse": unit, "mape": "%", "intercept": unit}
+    better: dict[str, bool | None] = {"rmse": True, "mape": True, "slope": None, "intercept": None}
+    return {
+        kind: Figure(statistic, n, units.get(kind, "1"), tested=kind == "r2", lower_is_better=better.get(kind, False))
+        for kind, statistic in found.items()
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from bregma import metrics
 from bregma.errors import ConfigError, InputError
 from bregma.evaluation.as_labelled import as_labelled_figures
-from bregma.evaluation.case import score_case, score_reader
+from bregma.evaluation.case import is_labelled, score_case, score_reader
 from bregma.evaluation.element_figures import element_figures, image_elements
 from bregma.evaluation.figures import Figure, estimates, point_figures
 from bregma.evaluation.measured import agreement_rows, gap_notes, measurement_figures
@@ -49,7 +49,7 @@ def evaluate_predictions(
     settings = settings or EvaluationSettings()
     given = _by_case(predictions)
     everything = list(cases)
-    labelled = [case for case in everything if case.landmarks is not None and case.landmarks.labelled.any()]
+    labelled = [case for case in everything if is_labelled(schema, case)]
     results = [score_case(schema, case, given[case.id], settings) for case in labelled if case.id in given]
     if not results:
         raise InputError(
@@ -70,7 +70,7 @@ def evaluate_predictions(
     return Evaluation(
         name=name,
         schema=schema,
-        cases=tuple(sorted(results, key=lambda r: (r.ipe_px is None, -(r.ipe_px or 0.0), r.case.id))),
+        cases=tuple(sorted(results, key=lambda r: (-_worst(r), r.case.id))),
         metrics=estimates(scored.figures, scored.subjects, settings),
         landmarks=_landmark_rows(schema, scored.table, settings),
         agreements=agreement_rows(scored.readings, scored.subjects, schema, settings),
@@ -79,6 +79,22 @@ def evaluate_predictions(
         human=human.metrics,
         human_agreements=human.agreements,
     )
+
+
+def _worst(result: CaseResult) -> float:
+    """Return by what images are ranked: the mean error of points, or else the largest relative one of values."""
+    if result.ipe_px is not None or len(result.truth):
+        return -1.0 if result.ipe_px is None else result.ipe_px
+    predicted = {one.name: one for one in result.measured}
+    errors = [
+        abs(found.value - true.value) / max(abs(true.value), 1e-9)
+        for true in result.true_measured
+        if true.value is not None
+        and (found := predicted.get(true.name)) is not None
+        and found.value is not None
+        and found.unit == true.unit
+    ]
+    return max(errors, default=np.inf)
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,8 @@ def _figures(
         reference=_reference(schema) if settings.reference_length else None,
     )
     rows = readings(results, subjects)
+    if not len(schema):
+        return _Scored(len(subjects), table, rows, measurement_figures(rows, len(subjects), schema))
     images = image_elements(schema, results, failed, subjects)
     figures = point_figures(table, settings) | element_figures(images, len(subjects), schema, at_size=settings.at_size)
     figures |= as_labelled_figures(schema, results, table)

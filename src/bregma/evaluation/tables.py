@@ -133,8 +133,8 @@ def true_points(truths: Iterable[LandmarkSet]) -> Array:
 def extents(points: Array) -> Array:
     """Return the diagonals ``(C,)`` of the boxes around points ``(C, N, 2)``; 0 for images without any point."""
     known = np.isfinite(points)
-    high = np.where(known, points, -np.inf).max(axis=1)
-    low = np.where(known, points, np.inf).min(axis=1)
+    high = np.where(known, points, -np.inf).max(axis=1, initial=-np.inf)
+    low = np.where(known, points, np.inf).min(axis=1, initial=np.inf)
     return np.asarray(np.hypot(*np.where(np.isfinite(high), high - low, 0.0).T))
 
 

@@ -59,6 +59,14 @@ from bregma.losses.points import (
     smooth_l1,
     wing,
 )
+from bregma.losses.values import (
+    ValueHuberConfig,
+    ValueMSEConfig,
+    ValueNLLConfig,
+    value_huber,
+    value_mse,
+    value_nll,
+)
 from bregma.losses.width import HeatmapWidthConfig, check_width, heatmap_width
 from bregma.schema import LandmarkSchema
 from bregma.types import OutputSpec
@@ -83,7 +91,10 @@ AnyLossConfig = Annotated[
     | PresenceConfig
     | SymmetryConfig
     | DistanceConfig
-    | AnatomicalConfig,
+    | AnatomicalConfig
+    | ValueHuberConfig
+    | ValueMSEConfig
+    | ValueNLLConfig,
     Field(discriminator="name"),
 ]
 
@@ -108,6 +119,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "symmetry": symmetry,
     "distance": distance,
     "anatomical": anatomical,
+    "value_huber": value_huber,
+    "value_mse": value_mse,
+    "value_nll": value_nll,
 }
 
 ACTIVATIONS: dict[str, str] = {
@@ -126,6 +140,9 @@ _NEEDS = {
     "gaussian_nll": ("cholesky", "spread"),
     "presence": ("presence",),
     "heatmap_width": ("sigma",),
+    "value_huber": ("quantities",),
+    "value_mse": ("quantities",),
+    "value_nll": ("log_variance",),
 }
 """The loss to the outputs of which it needs one."""
 
@@ -263,6 +280,9 @@ __all__ = [
     "PresenceConfig",
     "SmoothL1Config",
     "SymmetryConfig",
+    "ValueHuberConfig",
+    "ValueMSEConfig",
+    "ValueNLLConfig",
     "WeightedMSEConfig",
     "WingConfig",
     "check_terms",

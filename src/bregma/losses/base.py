@@ -44,6 +44,10 @@ class LossInput:
         target_fields: true values.
         field_cells: mask of the cells that have one.
         counts: ``(B, K)`` 1 for maps that count, where landmarks share maps; otherwise None.
+        values: predicted quantities ``(B, T)`` of the whole image, standardised, or None.
+        log_variance: logarithms of their predicted variances, or None.
+        target_values: true quantities, standardised.
+        values_known: ``(B, T)`` 1 where these are known.
     """
 
     maps: Tensor | None
@@ -63,6 +67,10 @@ class LossInput:
     target_fields: Tensor | None = None
     field_cells: Tensor | None = None
     counts: Tensor | None = None
+    values: Tensor | None = None
+    log_variance: Tensor | None = None
+    target_values: Tensor | None = None
+    values_known: Tensor | None = None
 
     @property
     def counted(self) -> Tensor:

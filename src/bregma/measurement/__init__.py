@@ -10,6 +10,7 @@ from bregma.measurement.primitives import Primitive
 from bregma.measurement.propagate import measure, measure_landmarks, measure_prediction
 from bregma.measurement.rows import check_measurements
 from bregma.measurement.table import PRIMITIVES
+from bregma.measurement.values import measure_targets
 
 __all__ = [
     "PRIMITIVES",
@@ -20,4 +21,5 @@ __all__ = [
     "measure",
     "measure_landmarks",
     "measure_prediction",
+    "measure_targets",
 ]

@@ -18,6 +18,7 @@ from bregma.measurement.order import disorder
 from bregma.measurement.reading import standard_error, time_factor
 from bregma.measurement.rows import PIXEL_UNITS, Row, rows
 from bregma.measurement.unnamed import stand_ins, unnamed_reason
+from bregma.measurement.values import measure_values
 from bregma.schema import LandmarkSchema, MeasurementSpec
 from bregma.types import LandmarkSet, Measurement, MeasurementStatus, Prediction
 
@@ -164,7 +165,8 @@ def measure_prediction(
             given=given,
         )
         unnamed += one.placed(found)
-    return (*(_explained(schema, prediction, presence_threshold, m) for m in named), *unnamed)
+    explained = (_explained(schema, prediction, presence_threshold, m) for m in named)
+    return (*explained, *unnamed, *measure_values(schema, prediction, level=level))
 
 
 def _explained(schema: LandmarkSchema, prediction: Prediction, threshold: float, one: Measurement) -> Measurement:

@@ -25,7 +25,7 @@ from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.pairing import choose_together
 from bregma.schema import LandmarkSchema
 from bregma.shape_model import flag_outliers, reconcile
-from bregma.types import ArrayImage, Case, Prediction
+from bregma.types import ArrayImage, Case, Prediction, Value
 
 CHUNK = 32
 """Cases whose pixels are held at once."""
@@ -217,7 +217,16 @@ def mixture(parts: Sequence[Prediction], sets: Sets = ()) -> Prediction:
         samples=None,
         flags=_any_flags(parts),
         view_spread=np.sqrt(np.mean([(d**2).sum(axis=1) + _within(part) for d, part in zip(away, parts)], axis=0)),
+        values={name: _mixed([part.values[name] for part in parts]) for name in parts[0].values},
     )
+
+
+def _mixed(values: Sequence[Value]) -> Value:
+    """Return the mean and standard deviation of an equal mixture."""
+    means = np.array([value.mean for value in values])
+    own = [value.sd for value in values if value.sd is not None]
+    sd = float(np.sqrt(np.mean(np.square(own)) + means.var())) if len(own) == len(values) else None
+    return replace(values[0], mean=float(means.mean()), sd=sd)
 
 
 def _within(part: Prediction) -> Array:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from bregma.geometry import Array
 from bregma.report.style import BLUE, CYCLE, GREEN, GREY, RED, SMALL, Format, finish, to_bytes
-from bregma.results import Agreement, LandmarkResult
+from bregma.results import Agreement, Estimate, LandmarkResult
 
 Row = Mapping[str, Any]
 
@@ -28,15 +28,18 @@ def learning_curves(history: Sequence[Row], *, format: Format = "svg") -> bytes:
     """Draw losses and validation errors by epoch, and mark where the validation loss and the mean error are least.
 
     Args:
-        history: one row an epoch; ``train_loss``, ``val_loss``, ``val_mre_px``, ``val_median_px`` and ``lr`` are drawn
-            where they are given.
+        history: one row an epoch; ``train_loss``, ``val_loss``, ``val_mre_px``, ``val_median_px`` (or ``val_mae_sd``)
+            are drawn where they are given.
         format: of the bytes.
     """
     figure = Figure(figsize=(7.2, 2.7))
     left, right = figure.subplots(1, 2)
     _curves(left, history, {"train_loss": "training", "val_loss": "validation"}, "loss")
-    _curves(right, history, {"val_mre_px": "mean (MRE)", "val_median_px": "median"}, "validation error / px")
-    _mark_best({"val_loss": left, "val_mre_px": right}, history)
+    if any("val_mae_sd" in row for row in history):
+        _curves(right, history, {"val_mae_sd": "mean absolute"}, "validation error / subjects' SD")
+    else:
+        _curves(right, history, {"val_mre_px": "mean (MRE)", "val_median_px": "median"}, "validation error / px")
+    _mark_best({"val_loss": left, "val_mre_px": right, "val_mae_sd": right}, history)
     return to_bytes(figure, format)
 
 
@@ -146,6 +149,77 @@ def bland_altman(
     axes.set(xlabel=f"mean of both / {unit}", ylabel=f"predicted − true / {unit}")
     axes.set_title(title, fontsize=SMALL + 1, loc="left")
     axes.margins(y=0.08)
+    finish(axes)
+    return to_bytes(figure, format)
+
+
+def predicted_against_true(
+    predicted: ArrayLike,
+    true: ArrayLike,
+    unit: str,
+    title: str,
+    *,
+    r2: Estimate | None = None,
+    slope: Estimate | None = None,
+    intercept: Estimate | None = None,
+    format: Format = "svg",
+) -> bytes:
+    """Draw true against predicted values, the line of equal ones, and the line of true on predicted ones.
+
+    Args:
+        predicted: ``(K,)`` values.
+        true: ``(K,)`` values.
+        unit: of both.
+        title: the quantity in words.
+        r2: coefficient of determination, to be written.
+        slope: of the line of true on predicted values; not drawn without it.
+        intercept: of that line.
+        format: of the bytes.
+    """
+    p, t = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    figure = Figure(figsize=(3.9, 2.9))
+    axes = figure.subplots()
+    ends = np.array([min(p.min(), t.min()), max(p.max(), t.max())])
+    axes.plot(ends, ends, color=GREY, lw=0.8)
+    axes.scatter(p, t, s=11, color=BLUE, alpha=0.6, linewidths=0)
+    if slope is not None and intercept is not None and slope.value is not None and intercept.value is not None:
+        span = np.array([p.min(), p.max()])
+        axes.plot(span, slope.value * span + intercept.value, color=RED, lw=1.2)
+    if r2 is not None and r2.value is not None:
+        around = "" if r2.low is None or r2.high is None else f" [{r2.low:.2f}, {r2.high:.2f}]"
+        text = f"R² = {r2.value:.2f}{around}"
+        axes.annotate(text, (0.03, 0.95), xycoords="axes fraction", va="top", fontsize=SMALL, color=GREY)
+    axes.set(xlabel=f"predicted / {unit}", ylabel=f"true / {unit}")
+    axes.set_title(title, fontsize=SMALL + 1, loc="left")
+    finish(axes)
+    return to_bytes(figure, format)
+
+
+def residuals(predicted: ArrayLike, true: ArrayLike, unit: str, title: str, *, format: Format = "svg") -> bytes:
+    """Draw predicted minus true values against predicted ones: a slope is a bias that grows with the value."""
+    p, t = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    figure = Figure(figsize=(3.9, 2.9))
+    axes = figure.subplots()
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.scatter(p, p - t, s=11, color=BLUE, alpha=0.6, linewidths=0)
+    axes.set(xlabel=f"predicted / {unit}", ylabel=f"predicted − true / {unit}")
+    axes.set_title(title, fontsize=SMALL + 1, loc="left")
+    finish(axes)
+    return to_bytes(figure, format)
+
+
+def difference_histogram(
+    predicted: ArrayLike, true: ArrayLike, unit: str, title: str, *, format: Format = "svg"
+) -> bytes:
+    """Draw how often which signed error occurs."""
+    away = np.asarray(predicted, dtype=np.float64) - np.asarray(true, dtype=np.float64)
+    figure = Figure(figsize=(3.9, 2.9))
+    axes = figure.subplots()
+    axes.hist(away, bins=min(30, max(6, len(away) // 4)), color=BLUE, edgecolor="white", linewidth=0.4)
+    axes.axvline(0, color=GREY, lw=0.8)
+    axes.set(xlabel=f"predicted − true / {unit}", ylabel="images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title, fontsize=SMALL + 1, loc="left")
     finish(axes)
     return to_bytes(figure, format)
 

@@ -203,9 +203,15 @@ def _lead(evaluation: Evaluation) -> str:
     view = f" ({evaluation.schema.view})" if evaluation.schema.view else ""
     return (
         f"{words.plural(len(cases), 'image')} of {words.plural(subjects, 'subject')}, "
-        f"{len(evaluation.schema)} landmarks{view}; model {models or 'unknown'}, "
+        f"{_what(evaluation.schema)}{view}; model {models or 'unknown'}, "
         f"uncertainty calibrated by: {calibration}."
     )
+
+
+def _what(schema: LandmarkSchema) -> str:
+    if len(schema):
+        return f"{len(schema)} landmarks"
+    return ", ".join(quantity.label for quantity in schema.quantities)
 
 
 def _plan_rows(plan: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -38,7 +38,7 @@ def metric_rows(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, 
 
 def examples_of(cases: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
     """Return up to three typical and three best cases of a list that runs from worst to best."""
-    scored = [result for result in cases if result.ipe_px is not None]
+    scored = [result for result in cases if result.ipe_px is not None or (not len(result.truth) and result.measured)]
     best = scored[max(0, len(scored) - 3) :]
     rest = scored[: len(scored) - len(best)]
     middle = max(0, len(rest) // 2 - 1)
@@ -46,7 +46,9 @@ def examples_of(cases: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
 
 
 def measured_cases(evaluation: Evaluation) -> list[tuple[str, CaseResult]]:
-    """Return the two worst, a typical and the best of the cases of which something is measured."""
+    """Return the two worst, a typical and the best of the cases of which something is measured on landmarks."""
+    if not len(evaluation.schema):
+        return []
     cases = [result for result in evaluation.cases if any(m.value is not None for m in result.measured)]
     worst, rest = [("among the worst", result) for result in cases[:2]], examples_of(cases[2:])
     others = {kind: (kind, result) for kind, result in reversed(rest)}
@@ -90,6 +92,8 @@ def agreement_figures(evaluation: Evaluation) -> list[Picture]:
     model, human = (_whole(rows) for rows in (evaluation.agreements, evaluation.human_agreements))
     for (name, unit), pairs in _pairs_by_measurement(evaluation.cases).items():
         if len(pictures) < _MOST_PLOTS and len(pairs) >= _FEWEST_PAIRS:
+            if any(quantity.name == name for quantity in evaluation.schema.quantities):
+                pictures += _values(evaluation, name, unit, pairs)
             pictures.append(_bland_altman(pairs, unit, model.get((name, unit)), human.get((name, unit))))
             pictures += _by_level([row for row in evaluation.agreements if (row.name, row.unit) == (name, unit)])
             pictures += _grades(evaluation.schema, name, pairs)
@@ -168,6 +172,23 @@ def _bland_altman(pairs: Sequence[Pair], unit: str, agreement: Agreement | None,
     )
 
 
+def _values(evaluation: Evaluation, name: str, unit: str, pairs: Sequence[Pair]) -> list[Picture]:
+    """Return the predicted against the true values of a quantity, its residuals, and how often which occurs."""
+    predicted, true = ([m.value for m in side if m.value is not None] for side in zip(*pairs, strict=True))
+    label = pairs[0][0].label
+    r2, slope, intercept = (evaluation.metrics.get(f"{name}_{kind}") for kind in ("r2", "slope", "intercept"))
+    drawn = figures.predicted_against_true(predicted, true, unit, label, r2=r2, slope=slope, intercept=intercept)
+    return [
+        svg(
+            drawn,
+            f"Predicted against true values of {label}",
+            "Grey: equal values; red: what is true on average",
+        ),
+        svg(figures.residuals(predicted, true, unit, label), f"Residuals of {label} against predicted values"),
+        svg(figures.difference_histogram(predicted, true, unit, label), f"How often which error of {label} occurs"),
+    ]
+
+
 def _by_level(rows: Sequence[Agreement]) -> list[Picture]:
     if len(rows) < 2:
         return []
@@ -175,7 +196,7 @@ def _by_level(rows: Sequence[Agreement]) -> list[Picture]:
 
 
 def _grades(schema: LandmarkSchema, name: str, pairs: Sequence[Pair]) -> list[Picture]:
-    scale = next((spec.grade for spec in schema.measurements if spec.name == name), None)
+    scale = schema.grades_of.get(name)
     graded = [(p.grade, t.grade) for p, t in pairs if p.grade is not None and t.grade is not None]
     if scale is None or not graded:
         return []

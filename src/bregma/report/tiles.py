@@ -114,6 +114,8 @@ def shown_errors(result: CaseResult) -> tuple[Array, str]:
 
 
 def _score_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
+    if not len(schema):
+        return (f"subject {result.case.subject}", *_value_lines(result))
     errors, unit = shown_errors(result)
     known = np.isfinite(errors)
     if result.ipe_px is None or not known.any():
@@ -127,6 +129,16 @@ def _score_lines(schema: LandmarkSchema, result: CaseResult) -> tuple[str, ...]:
         f"mean error {mean}, {plural(result.outliers, 'outlier')}",
         f"worst: {short_labels(schema)[worst]}, {number(float(errors[worst]), unit)} {unit}",
         *element_lines(schema, result),
+    )
+
+
+def _value_lines(result: CaseResult) -> tuple[str, ...]:
+    """Return a line for each quantity: as it was predicted, and as it is known."""
+    true = {one.name: one for one in result.true_measured}
+    return tuple(
+        f"{one.label}: {measurement_text(one)}; known {measurement_text(true[one.name]) if one.name in true else 'not'}"
+        for one in result.measured
+        if one.value is not None
     )
 
 

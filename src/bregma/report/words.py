@@ -44,6 +44,13 @@ _MEASURED: dict[str, str] = {
     "icc": "intraclass correlation, ICC(2,1)",
     "kappa": "quadratically weighted kappa of the grades",
     "kappa_linear": "linearly weighted kappa of the grades",
+    "rmse": "root mean square error (RMSE)",
+    "r2": "coefficient of determination (R²)",
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's rank correlation",
+    "mape": "mean absolute percentage error (MAPE)",
+    "slope": "slope of true on predicted values",
+    "intercept": "intercept of true on predicted values",
 }
 
 
@@ -74,6 +81,10 @@ def metric_words(name: str, schema: LandmarkSchema | None = None) -> str:
         match = re.fullmatch(pattern, name)
         if match:
             return _in_space(words, match.groupdict())
+    for quantity in schema.quantities if schema else ():
+        rest = name.removeprefix(f"{quantity.name}_")
+        if rest != name and rest in _MEASURED:
+            return f"{quantity.label}: {_MEASURED[rest]}"
     for spec in schema.measurements if schema else ():
         if spec.group and name == f"{spec.group}_smape":
             return f"SMAPE of the group {spec.group}, symmetric mean absolute percentage error"
@@ -104,6 +115,9 @@ def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
     Where errors at a published protocol's size were asked for, those come here.
     """
     names = [name for name in metrics if re.search(r"_at_\d+$", name)] or main_metrics(metrics)
+    values = [name for name in metrics if re.search(r"_(r2|mae|rmse|pearson)$", name)]
+    if values and not any(name.startswith("mre_") for name in metrics):
+        return values
     wanted = ("mre_(?!sd|as_labelled)", "median_", "p95_", "sdr_", "outliers_per_image")
     found = [next((name for name in names if re.match(pattern, name)), None) for pattern in wanted]
     grades = [name for name in metrics if re.search(r"(?<!worst)_grade_accuracy$", name)]

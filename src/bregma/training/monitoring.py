@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MRE, MEDIAN, LOSS = "val_mre_px", "val_median_px", "val_loss"
+VALUES = "val_mae_sd"
+"""Mean absolute error of quantities, each in standard deviations of the training subjects."""
 _RATE = "val_sdr_"
 
 
@@ -15,7 +17,7 @@ def sdr_name(radius_px: float) -> str:
 
 def metric_names(sdr_px: Iterable[float]) -> tuple[str, ...]:
     """Return every figure that can be monitored, given the radii of the detection rates."""
-    return (MRE, MEDIAN, LOSS, *(sdr_name(radius) for radius in sdr_px))
+    return (MRE, MEDIAN, LOSS, VALUES, *(sdr_name(radius) for radius in sdr_px))
 
 
 def cost(metric: str, value: float) -> float:

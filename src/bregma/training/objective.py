@@ -11,8 +11,10 @@ from torch import Tensor
 
 from bregma.codecs import Codec, Labels, Target
 from bregma.codecs.coordinate import CoordinateCodecConfig
+from bregma.codecs.scalar import bounded
 from bregma.data.loader import Batch
 from bregma.exchange import Sets, matching_order, sets_of
+from bregma.geometry import Array
 from bregma.losses import LossInput, check_terms, total_loss
 from bregma.schema import LandmarkSchema
 from bregma.training.settings import Plan
@@ -27,7 +29,7 @@ class Objective:
 
     def __init__(self, plan: Plan, codec: Codec, schema: LandmarkSchema) -> None:
         settings = plan.model.codec
-        activation = None if isinstance(settings, CoordinateCodecConfig) else settings.activation
+        activation = getattr(settings, "activation", None)
         check_terms(plan.loss, codec.outputs, activation, schema)
         self.terms, self.codec, self.schema = plan.loss, codec, schema
         self.shape = plan.model.preprocess.size
@@ -37,7 +39,9 @@ class Objective:
     def __call__(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, with its graph, and its terms, detached."""
         device = next(iter(outputs.values())).device
-        labels = Labels(batch.points_in, batch.placed, batch.placed, batch.known, self.shape).to(device)
+        labels = Labels(
+            batch.points_in, batch.placed, batch.placed, batch.known, self.shape, batch.values, batch.values_known
+        ).to(device)
         if self.sets:
             labels = in_nearest_order(labels, self.codec.points(outputs, self.shape), self.sets)
         return self.of_target(outputs, self.codec.encode(labels, outputs))
@@ -45,6 +49,22 @@ class Objective:
     def of_target(self, outputs: dict[str, Tensor], target: Target) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss against a target that is ready, with its graph, and its terms, detached."""
         return total_loss(self.terms, self._input(outputs, target))
+
+    @property
+    def of_values(self) -> bool:
+        """Whether quantities of whole images are trained, and no landmarks."""
+        return "quantities" in self.codec.outputs.vectors
+
+    def value_errors(self, outputs: dict[str, Tensor], batch: Batch) -> Array:
+        """Return the absolute errors ``(K,)`` of all known quantities of a batch, standardised."""
+        labels = Labels(
+            batch.points_in, batch.placed, batch.placed, batch.known, self.shape, batch.values, batch.values_known
+        )
+        target = self.codec.encode(labels)
+        if target.values is None or target.values_known is None:
+            raise ValueError("the codec gives no values")
+        away = (outputs["quantities"].float().cpu() - target.values).abs()
+        return np.asarray(away[target.values_known > 0].double().numpy())
 
     def _input(self, outputs: dict[str, Tensor], target: Target) -> LossInput:
         codec, labels = self.codec, target.labels
@@ -69,6 +89,10 @@ class Objective:
             target_fields=target.fields,
             field_cells=target.field_cells,
             counts=target.counts,
+            values=outputs.get("quantities"),
+            log_variance=bounded(outputs["log_variance"]) if "log_variance" in outputs else None,
+            target_values=target.values,
+            values_known=target.values_known,
         )
 
 

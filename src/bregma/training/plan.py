@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 
 from bregma.bundle import ModelConfig
+from bregma.codecs.scalar import ScalarCodecConfig, Standard, columns_of
 from bregma.config import Loc, laid_over, validate
 from bregma.data.fingerprint import LONG_SIDE, Fingerprint
-from bregma.data.preprocess import reference_curve
+from bregma.data.loader import values_in
+from bregma.data.preprocess import PreprocessConfig, input_matrix, reference_curve
 from bregma.data.steps import HistogramMatchConfig
+from bregma.errors import LabelError
 from bregma.hardware import Hardware, detect_hardware
 from bregma.losses import ACTIVATIONS
 from bregma.networks import NETWORKS
 from bregma.schema import LandmarkSchema
 from bregma.training.chain_rules import suits_chain, why_chain
+from bregma.training.monitoring import VALUES
 from bregma.training.settings import Plan, TrainConfig
 from bregma.types import Case
 
@@ -112,6 +116,51 @@ def with_reference(planned: Planned, cases: Sequence[Case]) -> Planned:
     return Planned(Plan.model_validate(data), {**planned.reasons, "model.preprocess.steps": reason})
 
 
+def with_standards(planned: Planned, schema: LandmarkSchema, cases: Sequence[Case]) -> Planned:
+    """Return the plan with the mean and spread of each quantity over the training subjects, where a codec needs them.
+
+    Each subject counts once, with the mean of its images.
+
+    Args:
+        planned: a plan whose codec may be one of quantities, without standards.
+        schema: the anatomy.
+        cases: the training part, and nothing else.
+
+    Raises:
+        LabelError: a quantity that no training image knows, or that is the same on all.
+    """
+    codec = planned.plan.model.codec
+    if not isinstance(codec, ScalarCodecConfig) or codec.standards:
+        return planned
+    standards = [
+        _standard(schema, column, cases, planned.plan.model.preprocess) for column in columns_of(codec, schema)
+    ]
+    data = planned.plan.to_dict()
+    data["model"]["codec"]["standards"] = [one.to_dict() for one in standards]
+    reason = "mean and standard deviation over the training subjects"
+    return Planned(Plan.model_validate(data), {**planned.reasons, "model.codec.standards": reason})
+
+
+def _standard(schema: LandmarkSchema, column: int, cases: Sequence[Case], preprocess: PreprocessConfig) -> Standard:
+    by_subject: dict[str, list[float]] = {}
+    for case in cases:
+        values, known = values_in(case, schema, input_matrix(case.frame, preprocess))
+        if known[column]:
+            by_subject.setdefault(case.subject, []).append(float(values[column]))
+    means = np.array([np.mean(own) for own in by_subject.values()])
+    quantity = schema.quantities[column]
+    if len(means) < 2 or np.ptp(means) == 0:
+        why = (
+            "is the same for all training subjects" if len(means) > 1 else f"is known of {len(means)} training subjects"
+        )
+        raise LabelError(
+            f"the quantity '{quantity.name}' {why}, so there is nothing to learn",
+            where="targets of the training part",
+            expected="different values" + (", and images with a spacing" if quantity.dimension != "none" else ""),
+        )
+    return Standard(mean=float(means.mean()), sd=float(means.std(ddof=1)))
+
+
 def check_settings(
     recipe: Mapping[str, Any], *, where: str = "recipe", lines: Mapping[Loc, int | str] | None = None
 ) -> Plan:
@@ -170,6 +219,7 @@ class _Rules:
             "model.codec.outline": self.outline,
             "loss": self.loss,
             "augment.flip": self.flip,
+            "train.monitor": self.monitor,
             "train.precision": self.precision,
             "train.epochs": self.epochs,
             "train.batch_size": self.batch_size,
@@ -183,9 +233,14 @@ class _Rules:
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
         if self._codec() in {"chain", "slots"}:
             del rules["model.codec.presence"]
+        if self._codec() == "scalar":
+            for name in ("sigma_px", "activation", "presence"):
+                del rules[f"model.codec.{name}"]
+        else:
+            del rules["train.monitor"]
         derived = {name: rule() for name, rule in rules.items()}
         derived |= pace(self._chosen("train.epochs", self.epochs), self._steps(), shortest=self._shortest())
-        data = _kinds(self._network())
+        data = _kinds(self._network(), self._codec())
         for name, (value, _) in derived.items():
             place(data, name, value)
         return data, {name: reason for name, (_, reason) in derived.items()}
@@ -193,6 +248,8 @@ class _Rules:
     def codec(self) -> tuple[str, str]:
         if self._codec() == "chain":
             return "chain", why_chain(self.schema, self.f)
+        if self._codec() == "scalar":
+            return "scalar", "the anatomy declares quantities and no landmarks"
         return self._codec(), f"what the network '{self._network()}' is made for"
 
     def size(self) -> tuple[list[int], str]:
@@ -250,6 +307,10 @@ class _Rules:
         )
 
     def loss(self) -> tuple[list[dict[str, Any]], str]:
+        if self._codec() == "scalar":
+            learned = self.given.get("model.codec.variance", False)
+            kind, why = ("value_nll", "variances are learned") if learned else ("value_huber", "values are regressed")
+            return [{"name": kind}], f"{kind}: {why}"
         if self._codec() == "coordinate":
             learned = self.given.get("model.codec.covariance", False)
             first, why = ("gaussian_nll", "covariances are learned") if learned else ("wing", "points are regressed")
@@ -282,6 +343,9 @@ class _Rules:
             return 0.5, f"the anatomy may face either side (schema: flip keep; {self.f.mirrored} images do)"
         return 0.0, "flips would be right (schema: flip keep), but all images face one way"
 
+    def monitor(self) -> tuple[str, str]:
+        return VALUES, "no landmarks are predicted"
+
     def precision(self) -> tuple[str, str]:
         if self.hardware.fast_bf16:
             return "bf16-mixed", f"this {self.hardware.accelerator} computes bfloat16 in hardware"
@@ -310,9 +374,12 @@ class _Rules:
         return shortest_schedule(TrainConfig.model_validate({"phases": self.given.get("train.phases", ())}))
 
     def _network(self) -> str:
-        return self.given.get("model.network.name", ModelConfig().network.name)
+        usual = ModelConfig().network.name if len(self.schema) else "coordinate_net"
+        return self.given.get("model.network.name", usual)
 
     def _codec(self) -> str:
+        if not len(self.schema):
+            return "scalar"
         usual = NETWORKS[self._network()][0].usual_codec
         if usual == "heatmap" and why_chain(self.schema, self.f) and suits_chain(self.given):
             usual = "chain"
@@ -323,10 +390,10 @@ class _Rules:
         return self.given[name] if name in self.given else rule()[0]
 
 
-def _kinds(network: object) -> dict[str, Any]:
+def _kinds(network: object, codec: str | None = None) -> dict[str, Any]:
     """Return the parts that a recipe may change without saying which kind they are, given its network's name."""
     name = network if isinstance(network, str) and network in NETWORKS else ModelConfig().network.name
-    return {"model": {"network": {"name": name}, "codec": {"name": NETWORKS[name][0].usual_codec}}}
+    return {"model": {"network": {"name": name}, "codec": {"name": codec or NETWORKS[name][0].usual_codec}}}
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

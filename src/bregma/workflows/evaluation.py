@@ -18,9 +18,11 @@ from bregma.prediction.predictor import Failure, Predictor
 from bregma.report import write_comparison_html, write_predictions, write_report
 from bregma.report.tables import iter_predictions
 from bregma.results import ComparisonTable, Evaluation
+from bregma.schema import LandmarkSchema
 from bregma.training.history import read_history
 from bregma.types import Case, Dataset, Prediction
 from bregma.workflows.loading import DataOptions, load_data
+from bregma.workflows.quantities import in_quantities
 from bregma.workflows.run_folder import RunFolder
 from bregma.workflows.track import Track, untracked
 
@@ -57,7 +59,7 @@ def evaluate(
         BundleError, LabelError, SchemaError, SplitError: something does not fit; says what.
     """
     root = Path(model)
-    dataset = load_data(data, options)
+    dataset = as_predicted(load_data(data, options), load_bundle(root).schema)
     name, cases, notes = _choose(RunFolder(root), dataset, part)
     folder = Path(out) if out is not None else _beside(root) / name
     return evaluate_bundle(
@@ -71,6 +73,17 @@ def evaluate(
         notes=(*notes, *dataset.problems),
         track=track,
     )
+
+
+def as_predicted(dataset: Dataset, schema: LandmarkSchema) -> Dataset:
+    """Return the dataset as a model sees it: with quantities of whole images in place of landmarks, if it gives these.
+
+    Raises:
+        ConfigError: quantities that the data's schema does not know.
+    """
+    if len(schema) or not len(dataset.schema):
+        return dataset
+    return in_quantities(dataset, tuple(quantity.name for quantity in schema.quantities))
 
 
 def evaluate_bundle(
@@ -182,7 +195,7 @@ def with_presence(settings: EvaluationSettings, bundle: Bundle) -> EvaluationSet
 
 
 def _knows_absence(codec: AnyCodecConfig) -> bool:
-    return isinstance(codec, ChainCodecConfig | SlotsCodecConfig) or codec.presence
+    return isinstance(codec, ChainCodecConfig | SlotsCodecConfig) or getattr(codec, "presence", False)
 
 
 def check_schema(bundle: Bundle, cases: Sequence[Case]) -> None:

@@ -26,13 +26,14 @@ from bregma.training.budget import fit_to_budget
 from bregma.training.checks import check_length, check_plan
 from bregma.training.first_weights import with_first_weights
 from bregma.training.loop import Trained, Trainer
-from bregma.training.plan import Planned, make_plan, with_reference
+from bregma.training.plan import Planned, make_plan, with_reference, with_standards
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.correcting import correction_of
 from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.named_settings import settings_of
+from bregma.workflows.quantities import in_quantities
 from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe, command_line, provenance
 from bregma.workflows.track import Track, untracked
 from bregma.workflows.trusted import TrustedLabels, trusted_labels
@@ -127,6 +128,7 @@ def train_loaded(
     track: Track = untracked,
 ) -> TrainResult:
     """Do what :func:`train` does, with data and recipe in hand."""
+    dataset = as_trained(dataset, loaded.recipe)
     folder = RunFolder(out)
     if is_helper():
         _help(folder, dataset, resume)
@@ -162,12 +164,25 @@ class _Run:
     """Which labels of the training part count."""
 
 
+def as_trained(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Return the dataset as a recipe sees it: with quantities of whole images in place of landmarks, if it asks for it.
+
+    Raises:
+        ConfigError: quantities that the schema does not know.
+    """
+    codec = recipe.model.get("codec", {})
+    if isinstance(codec, dict) and codec.get("name") == "scalar":
+        return in_quantities(dataset, tuple(codec.get("quantities", ())))
+    return dataset
+
+
 def check_recipe(dataset: Dataset, loaded: LoadedRecipe) -> None:
     """Refuse whatever :func:`train_loaded` would refuse in a recipe, without training or writing anything.
 
     Raises:
         ConfigError, LabelError, SplitError: the recipe, the labels or the split are not valid.
     """
+    dataset = as_trained(dataset, loaded.recipe)
     with settings_of(loaded):
         run = _settle(dataset, loaded)
         if loaded.recipe.minutes is None:
@@ -203,6 +218,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         lines=loaded.lines,
     )
     _check_correction(loaded.recipe, dataset.schema, planned.plan.model.codec.name)
+    planned = with_standards(planned, dataset.schema, parts["train"])
     planned = with_first_weights(with_reference(planned, parts["train"]))
     check_plan(planned.plan, dataset.schema, len(parts["train"]))
     return _Run(loaded.recipe, planned, split, parts, trusted)
@@ -263,7 +279,7 @@ def _trusted_parts(
 
 def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...]]:
     parts = {
-        part: tuple(c for c in split.cases(dataset, part) if c.landmarks is not None and c.landmarks.labelled.any())
+        part: tuple(case for case in split.cases(dataset, part) if _is_labelled(case, dataset.schema))
         for part in split.parts
     }
     if "train" not in parts:
@@ -271,6 +287,12 @@ def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...
     if not parts["train"]:
         raise LabelError("none of the training images has a label", where=dataset.name)
     return parts
+
+
+def _is_labelled(case: Case, schema: LandmarkSchema) -> bool:
+    if len(schema):
+        return case.landmarks is not None and bool(case.landmarks.labelled.any())
+    return any(quantity.name in case.targets for quantity in schema.quantities)
 
 
 def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, track: Track) -> TrainResult:

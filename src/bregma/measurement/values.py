@@ -1,0 +1,110 @@
+"""Quantities that a model read from a whole image, and those that are known of a case, as measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import norm
+
+from bregma.geometry import Frame
+from bregma.measurement.grades import grade_of
+from bregma.schema import GradeScale, LandmarkSchema, Quantity
+from bregma.types import Case, Measurement, Prediction, Value
+
+T_SCORE = "t_score"
+"""Ending of the name of the measurement that a quantity with a reference population adds."""
+
+
+def measure_values(schema: LandmarkSchema, prediction: Prediction, *, level: float = 0.95) -> Iterator[Measurement]:
+    """Yield every quantity that a prediction has a value of, with its interval, grade and T-score.
+
+    Intervals are those of a normal distribution. A length or an area without a trusted spacing is given in pixels,
+    with the reason, and has no grade.
+
+    Args:
+        schema: the anatomy.
+        prediction: of one image.
+        level: coverage that intervals claim.
+    """
+    calibrated = prediction.calibration != "none"
+    for quantity in schema.quantities:
+        if quantity.name in prediction.values:
+            value = prediction.values[quantity.name]
+            yield from _measured(schema, quantity, value, prediction.frame, level, calibrated)
+
+
+def measure_targets(schema: LandmarkSchema, case: Case) -> Iterator[Measurement]:
+    """Yield every quantity that is known of a case, in its unit, with its grade and T-score, without intervals."""
+    for quantity in schema.quantities:
+        if quantity.name in case.targets:
+            value = Value(case.targets[quantity.name], None, quantity.unit)
+            yield from _measured(schema, quantity, value, case.frame, 0.95, calibrated=True)
+
+
+def _measured(
+    schema: LandmarkSchema, quantity: Quantity, value: Value, frame: Frame, level: float, calibrated: bool
+) -> Iterator[Measurement]:
+    own_unit = value.unit == quantity.unit
+    scale = schema.grade(quantity.grade) if quantity.grade is not None and own_unit else None
+    reason = ""
+    if not own_unit:
+        note = f" ({frame.spacing_note})" if frame.spacing_note else ""
+        reason = f"given in pixels: the image has no trusted spacing{note}"
+    elif value.sd is not None and not calibrated:
+        reason = "the interval comes from a model that was not calibrated"
+    one = Measurement(
+        name=quantity.name,
+        label=quantity.label,
+        value=value.mean,
+        unit=value.unit,
+        status="ok" if not reason else "uncalibrated" if own_unit else "no_spacing",
+        reason=reason,
+        interval=_interval(value, level),
+        interval_level=None if value.sd is None else level,
+        grade=None if scale is None else grade_of(scale, value.mean),
+        grade_probabilities=None if scale is None else _probabilities(scale, value),
+        code=quantity.code,
+    )
+    yield one
+    if quantity.t_score is not None and own_unit:
+        people = quantity.t_score
+
+        def score(x: float) -> float:
+            return (x - people.mean) / people.sd
+
+        yield replace(
+            one,
+            name=f"{quantity.name}_{T_SCORE}",
+            label=f"{quantity.label}, T-score ({people.name})",
+            value=score(value.mean),
+            unit="1",
+            interval=None if one.interval is None else (score(one.interval[0]), score(one.interval[1])),
+            grade=None,
+            grade_probabilities=None,
+            code=None,
+        )
+
+
+def _interval(value: Value, level: float) -> tuple[float, float] | None:
+    if value.sd is None:
+        return None
+    half = float(norm.ppf((1 + level) / 2)) * value.sd
+    return value.mean - half, value.mean + half
+
+
+def _probabilities(scale: GradeScale, value: Value) -> Mapping[str, float] | None:
+    """Return the probability of each grade; labels that occur more than once are added up."""
+    if value.sd is None:
+        return None
+    edges = np.array(scale.edges)
+    if scale.absolute:
+        below = norm.cdf(edges, value.mean, value.sd or 1e-12) - norm.cdf(-edges, value.mean, value.sd or 1e-12)
+    else:
+        below = norm.cdf(edges, value.mean, value.sd or 1e-12)
+    shares = np.diff(np.concatenate([[0.0], below, [1.0]]))
+    probabilities = dict.fromkeys(scale.labels, 0.0)
+    for label, share in zip(scale.labels, shares, strict=True):
+        probabilities[label] += float(share)
+    return probabilities
