@@ -141,7 +141,7 @@ def build_model(config: ModelConfig, schema: LandmarkSchema) -> tuple[Network, C
         ConfigError: a setting of one does not fit the other; names it.
     """
     codec = build_codec(config.codec, len(schema), config.network.map_stride, schema)
-    network = build_network(config.network, codec.outputs, schema=schema)
+    network = build_network(config.network, codec.outputs, in_channels=config.preprocess.slices, schema=schema)
     network.check_size(config.preprocess.size)
     return network, codec
 

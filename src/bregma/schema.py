@@ -210,6 +210,10 @@ class LandmarkSchema(Config):
     def _positions(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.names)}
 
+    def __bool__(self) -> bool:
+        """True: a schema without landmarks, which has length 0, is one all the same."""
+        return True
+
     def __len__(self) -> int:
         return len(self.landmarks)
 

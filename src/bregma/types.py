@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bregma.errors import InputError, LabelError, SchemaError, SplitError
+from bregma.errors import ImageError, InputError, LabelError, SchemaError, SplitError
 from bregma.geometry import Array, Frame
 from bregma.instances import Instance
 from bregma.schema import Code, LandmarkSchema
@@ -60,6 +60,54 @@ class ArrayImage:
 
     def __repr__(self) -> str:
         return f"ArrayImage({self.array.shape}, {self.array.dtype})"
+
+
+@runtime_checkable
+class SlabSource(Protocol):
+    """An image that is the middle one of several parallel slices of a volume."""
+
+    def load_slab(self, reach: int) -> NDArray[Any]:
+        """Return the slice with ``reach`` neighbours either side, ``(2 * reach + 1, H, W)``, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySlab:
+    """Parallel slices held in memory; as an image, the middle one.
+
+    Attributes:
+        array: ``(S, H, W)``, S odd.
+        path: the file they come from, if there is one.
+    """
+
+    array: NDArray[Any]
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3 or len(self.array) % 2 == 0:
+            raise ImageError(
+                "slices must be an odd number of images", expected="(S, H, W), S odd", got=str(self.array.shape)
+            )
+
+    def load(self) -> NDArray[Any]:
+        """Return the middle slice ``(H, W)``."""
+        return np.asarray(self.array[len(self.array) // 2])
+
+    def load_slab(self, reach: int) -> NDArray[Any]:
+        """Return the middle slice with ``reach`` neighbours either side, ``(2 * reach + 1, H, W)``.
+
+        Raises:
+            ImageError: there are fewer.
+        """
+        middle = len(self.array) // 2
+        if reach > middle:
+            raise ImageError(
+                "has too few slices", where=self.path, expected=f"{2 * reach + 1}", got=str(len(self.array))
+            )
+        return self.array[middle - reach : middle + reach + 1]
+
+    def __repr__(self) -> str:
+        return f"ArraySlab({self.array.shape}, {self.array.dtype})"
 
 
 @dataclass(frozen=True)

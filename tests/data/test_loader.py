@@ -40,12 +40,12 @@ def test_a_plain_sample_is_the_letterboxed_image_with_its_points():
     # 170 x 200 into 128 x 160: scale 128 / 170, columns centred.
     scale = 128 / 170
     np.testing.assert_allclose(sample.points_in, (POINTS + 0.5) * scale - 0.5 + [(160 - 200 * scale) / 2, 0], atol=1e-9)
-    assert sample.image.shape == (128, 160)
-    assert sample.image.dtype == np.float32
+    assert sample.image[0].shape == (128, 160)
+    assert sample.image[0].dtype == np.float32
     assert sample.placed.tolist() == sample.known.tolist() == [True] * 4
     for point, brightness in zip(sample.points_in, BRIGHTNESS, strict=True):
-        assert np.linalg.norm(centroid(sample.image, point) - point) <= 0.05
-        assert sample.image[tuple(point.round().astype(int)[::-1])] == pytest.approx(brightness, abs=0.08)
+        assert np.linalg.norm(centroid(sample.image[0], point) - point) <= 0.05
+        assert sample.image[0][tuple(point.round().astype(int)[::-1])] == pytest.approx(brightness, abs=0.08)
 
 
 @pytest.mark.parametrize("darkest", [-1000.0, 0.0, 700.0])
@@ -53,8 +53,8 @@ def test_the_margin_of_the_letterbox_is_as_black_as_the_image(darkest):
     # Where black is -1000, as in CT, a margin of zeros would be the brightest part of the picture.
     sample = source_of(blob_case(POINTS, SHAPE, offset=darkest)).sample(0)
     margin = int((160 - 200 * 128 / 170) / 2)
-    assert (sample.image[:, :margin] == 0).all()
-    assert (sample.image[:, -margin:] == 0).all()
+    assert (sample.image[0][:, :margin] == 0).all()
+    assert (sample.image[0][:, -margin:] == 0).all()
 
 
 def test_pixels_that_are_not_square_are_letterboxed_in_millimetres():
@@ -63,7 +63,7 @@ def test_pixels_that_are_not_square_are_letterboxed_in_millimetres():
     assert sample.matrix[1, 1] == pytest.approx(128 / 170)
     assert sample.matrix[0, 0] == pytest.approx(0.5 * 128 / 170)
     for point in sample.points_in:
-        assert np.linalg.norm(centroid(sample.image, point) - point) <= 0.05
+        assert np.linalg.norm(centroid(sample.image[0], point) - point) <= 0.05
 
 
 @pytest.mark.parametrize("flip", ["swap", "keep"])
@@ -72,10 +72,10 @@ def test_points_follow_the_image_through_every_change_at_once(flip):
     errors = []
     for epoch in range(20):
         sample = source.sample(0, epoch)
-        assert 0 <= sample.image.min() <= sample.image.max() <= 1
+        assert 0 <= sample.image[0].min() <= sample.image[0].max() <= 1
         for point, placed in zip(sample.points_in, sample.placed, strict=True):
             if placed and (point > 11).all() and (point < (148, 116)).all():
-                errors.append(np.linalg.norm(centroid(sample.image, point) - point))
+                errors.append(np.linalg.norm(centroid(sample.image[0], point) - point))
     assert len(errors) > 50
     assert max(errors) <= 0.15
 
@@ -89,7 +89,7 @@ def test_a_flip_swaps_names_where_the_schema_says_so(flip, left_is):
     mirrored = plain.points_in[order] * (-1, 1) + (159, 0)
     np.testing.assert_allclose(sample.points_in, mirrored, atol=1e-9)
     for point, blob in zip(sample.points_in, order, strict=True):
-        assert sample.image[tuple(point.round().astype(int)[::-1])] == pytest.approx(BRIGHTNESS[blob], abs=0.08)
+        assert sample.image[0][tuple(point.round().astype(int)[::-1])] == pytest.approx(BRIGHTNESS[blob], abs=0.08)
 
 
 def test_a_flip_swaps_what_is_known_of_points_too():

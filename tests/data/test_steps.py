@@ -228,15 +228,15 @@ def test_steps_are_applied_once_however_many_epochs():
     for epoch in range(3):
         source.sample(0, epoch)
     assert len(loads) == 1
-    assert source._pixels(0)[0].dtype == np.uint16
+    assert source._pixels(0).slices.dtype == np.uint16
 
 
 def test_training_without_changes_sees_what_prediction_sees():
     case = case_of(scene(), "a")
     still = AugmentConfig(rotation_deg=0, scale=0, anisotropy=0, shift=0, gamma=0, contrast=0, brightness=0, noise=0)
     config = ALL_STEPS.model_copy(update={"fit": "stretch", "size": (120, 100)})
-    train = SampleSource((case,), blob_schema(), config, still).sample(0).image
-    predict = SampleSource((replace(case, landmarks=None),), blob_schema(), config).sample(0).image
+    train = SampleSource((case,), blob_schema(), config, still).sample(0).image[0]
+    predict = SampleSource((replace(case, landmarks=None),), blob_schema(), config).sample(0).image[0]
     np.testing.assert_allclose(train, predict, atol=1e-6)
     np.testing.assert_allclose(predict, output(scene(), config), atol=1e-6)
 
@@ -245,7 +245,7 @@ def test_training_without_changes_sees_what_prediction_sees():
 def test_the_margin_is_as_black_as_the_darkest_of_the_image(how):
     config = PreprocessConfig(size=(60, 100), normalise=how, normalise_sd=2.0)
     image = np.random.default_rng(0).normal(900, 30, (60, 40)).astype(np.float32)
-    sample = SampleSource((case_of(image, "a"),), blob_schema(), config).sample(0).image
+    sample = SampleSource((case_of(image, "a"),), blob_schema(), config).sample(0).image[0]
     assert np.ptp(sample[:, :29]) == 0
     assert sample[0, 0] == pytest.approx(sample.min(), abs=1e-6)
     assert 0 <= sample[0, 0] < 0.1
@@ -306,7 +306,7 @@ class TestNormalisation:
 @pytest.mark.parametrize("side", [256, 1024])
 def test_sizes_of_published_systems_are_allowed(side):
     config = PreprocessConfig(size=(side, side))
-    assert SampleSource((case_of(scene(), "a"),), blob_schema(), config).sample(0).image.shape == (side, side)
+    assert SampleSource((case_of(scene(), "a"),), blob_schema(), config).sample(0).image[0].shape == (side, side)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -159,6 +159,10 @@ def predict(
             "--spacing", metavar="X Y", help="Millimetres per pixel, over what the files say.", show_default=False
         ),
     ] = None,
+    plane: Annotated[
+        Literal["sagittal", "coronal", "axial"] | None,
+        typer.Option("--plane", help="Of volumes: the plane in which their slices lie.", show_default=False),
+    ] = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -172,7 +176,8 @@ def predict(
     from bregma.recipe import load_recipe
 
     config = load_recipe(None, set_ or ()).recipe.predict
-    result = workflows.predict([model, *(further or ())], inputs, out, spacing=spacing, config=config, track=track)
+    models = [model, *(further or ())]
+    result = workflows.predict(models, inputs, out, spacing=spacing, plane=plane, config=config, track=track)
     if as_json:
         show_json(result.to_dict())
     else:

@@ -71,6 +71,8 @@ class AugmentConfig(Config):
     """Gaussian blur in input pixels, uniform from 0."""
     cutout: float = Field(default=0.0, ge=0, le=1)
     """Probability that one rectangle (a tenth to a third of each side) is covered with a flat grey."""
+    slice_shift: int = Field(default=0, ge=0, le=15)
+    """Slices by which the middle one of a volume moves to either side, uniform; its landmarks stay where they are."""
 
     @model_validator(mode="after")
     def _check(self) -> AugmentConfig:

@@ -10,7 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -30,16 +31,31 @@ from bregma.data.augment import (
     sample_geometric,
     sample_photometric,
 )
-from bregma.data.preprocess import Normalised, PreprocessConfig, input_matrix, prepare
+from bregma.data.preprocess import Normalised, PreprocessConfig, input_matrix, prepare, prepare_slices
 from bregma.errors import ConfigError, ImageError, LabelError
 from bregma.geometry import Array, Frame
 from bregma.schema import DIMENSIONS, LandmarkSchema
-from bregma.types import Case, LandmarkSet, Status
+from bregma.types import Case, LandmarkSet, SlabSource, Status
 
-Pixels = tuple[NDArray[Any], Normalised]
+_DOUBT, _SLICE = 1, 2
+"""Tell the draws of doubted labels and of slices from those of augmentation."""
+_FINER = 2
+"""Slices are kept at this many times the resolution of the input, at least."""
 
-_DOUBT = 1
-"""Tells the draws of doubted labels from those of augmentation."""
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a case's pixels.
+
+    Attributes:
+        slices: ``(S, H, W)`` after the steps of preprocessing, in their own number type.
+        scaling: the intensity map that follows.
+        shrink: 3 × 3 map from pixels of the original image to these; None where they are the same.
+    """
+
+    slices: NDArray[Any]
+    scaling: Normalised
+    shrink: Array | None
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ class Sample:
     """One case as the network sees it.
 
     Attributes:
-        image: ``(H, W)`` float32 in 0..1.
+        image: ``(C, H, W)`` float32 in 0..1, one channel a slice.
         points_in: ``(N, 2)`` in input pixels.
         placed: ``(N,)`` whether the point has a known position on the input.
         known: ``(N,)`` whether anybody said if the landmark is on the image.
@@ -70,7 +86,7 @@ class Batch:
     """Samples stacked for the network; the label tensors are float32.
 
     Attributes:
-        images: ``(B, 1, H, W)`` in 0..1.
+        images: ``(B, C, H, W)`` in 0..1.
         points_in: ``(B, N, 2)``.
         placed: ``(B, N)``; equals presence on the input.
         known: ``(B, N)``.
@@ -140,17 +156,20 @@ class SampleSource:
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """Return case ``index`` as it appears in ``epoch``."""
         case = self.cases[index]
-        image, scaling = self._pixels(index)
+        kept = self._pixels(index)
         base = input_matrix(case.frame, self.preprocess)
-        size = self.preprocess.size
+        size, scaling = self.preprocess.size, kept.scaling
         change, tone = self.view, None
         if self.augment is not None:
             rng = np.random.default_rng((self.seed, epoch, index))
             change = sample_geometric(self.augment, size, rng)
             tone = sample_photometric(self.augment, rng)
-        pixels = scaling(apply_geometric(image, base, change, size, fill=scaling.black))
+        stored = base if kept.shrink is None else geometry.compose(geometry.invert(kept.shrink), base)
+        chosen = kept.slices[self._slices(len(kept.slices), index, epoch)]
+        pixels = [scaling(apply_geometric(one, stored, change, size, fill=scaling.black)) for one in chosen]
         if tone is not None:
-            pixels = apply_photometric(pixels, tone)
+            # Noise differs between slices, as all else does not.
+            pixels = [apply_photometric(one, replace(tone, seed=tone.seed + i)) for i, one in enumerate(pixels)]
         marks = _no_labels(len(self.schema)) if case.landmarks is None else case.landmarks
         points = apply_to_points(marks.points, base, change, size)
         status = self._seen(marks, index, epoch)
@@ -161,7 +180,7 @@ class SampleSource:
         placed = (status <= Status.OCCLUDED) & inside
         matrix = change.matrix @ base
         known = np.asarray(status != Status.UNLABELLED)
-        return Sample(pixels, points, placed, known, matrix, *values_in(case, self.schema, matrix))
+        return Sample(np.stack(pixels), points, placed, known, matrix, *values_in(case, self.schema, matrix))
 
     def seen_through(self, view: Geometric) -> SampleSource:
         """Return the same cases, sharing their pixels, under a fixed change of geometry (for test-time views)."""
@@ -178,10 +197,19 @@ class SampleSource:
         hidden = np.random.default_rng((self.seed, epoch, index, _DOUBT)).random(len(trust)) >= trust
         return np.where(marks.labelled & hidden, np.int8(Status.UNLABELLED), marks.status)
 
-    def _pixels(self, index: int) -> Pixels:
+    def _slices(self, count: int, index: int, epoch: int) -> slice:
+        """Return which of ``count`` slices an epoch shows."""
+        first = (count - self.preprocess.slices) // 2
+        if self.augment is not None and self.augment.slice_shift:
+            rng = np.random.default_rng((self.seed, epoch, index, _SLICE))
+            first += int(rng.integers(-self.augment.slice_shift, self.augment.slice_shift, endpoint=True))
+        return slice(first, first + self.preprocess.slices)
+
+    def _pixels(self, index: int) -> _Kept:
         kept = self._cache.get(index)
         if kept is None:
-            kept = _read(self.cases[index], self.preprocess)
+            shift = 0 if self.augment is None else self.augment.slice_shift
+            kept = _read(self.cases[index], self.preprocess, self.preprocess.slices // 2 + shift)
             self._cache.keep(index, kept)
         return kept
 
@@ -190,24 +218,42 @@ class _PixelCache:
     """Decoded images with their intensity maps, up to a limit; shared by threads and by the views of one source."""
 
     def __init__(self, limit: int) -> None:
-        self._entries: dict[int, Pixels] = {}
+        self._entries: dict[int, _Kept] = {}
         self._left = limit
         self._lock = threading.Lock()
 
-    def get(self, index: int) -> Pixels | None:
+    def get(self, index: int) -> _Kept | None:
         return self._entries.get(index)
 
-    def keep(self, index: int, entry: Pixels) -> None:
-        size = entry[0].nbytes
+    def keep(self, index: int, entry: _Kept) -> None:
+        size = entry.slices.nbytes
         with self._lock:
             if index not in self._entries and size <= self._left:
                 self._left -= size
                 self._entries[index] = entry
 
 
-def _read(case: Case, preprocess: PreprocessConfig) -> Pixels:
-    image, where = case.image.load(), case.image.path or case.id
-    pixels, scaling = prepare(image, preprocess, where=where)
+def _read(case: Case, preprocess: PreprocessConfig, reach: int) -> _Kept:
+    where = case.image.path or case.id
+    if reach == 0:
+        image = case.image.load()
+        pixels, scaling = prepare(image, preprocess, where=where)
+        _check_shape(image, case, where)
+        return _Kept(pixels[None], scaling, None)
+    if not isinstance(case.image, SlabSource):
+        raise ImageError(
+            "is one image, not the slices of a volume",
+            where=where,
+            fix="set model.preprocess.slices=1 and augment.slice_shift=0",
+        )
+    slab = case.image.load_slab(reach)
+    _check_shape(slab[reach], case, where)
+    slices, scaling = prepare_slices(slab, preprocess, where=where)
+    smaller, shrink = _smaller(slices, preprocess.size)
+    return _Kept(smaller, scaling, shrink)
+
+
+def _check_shape(image: NDArray[Any], case: Case, where: str | Path) -> None:
     if image.shape != case.frame.shape:
         raise ImageError(
             "the image is not as large as its frame says",
@@ -215,13 +261,27 @@ def _read(case: Case, preprocess: PreprocessConfig) -> Pixels:
             expected=str(case.frame.shape),
             got=str(image.shape),
         )
-    return pixels, scaling
+
+
+def _smaller(slices: NDArray[Any], size: tuple[int, int]) -> tuple[NDArray[Any], Array | None]:
+    """Return slices of hardly more than the resolution that is needed, and the map to their pixels.
+
+    Blocks of pixels are averaged, which is what shrinking them to the input would do to them anyway.
+    """
+    rows, columns = slices.shape[1:]
+    factor = min(rows // (_FINER * size[0]), columns // (_FINER * size[1]))
+    if factor < 2:
+        return slices, None
+    shape = (rows // factor, columns // factor)
+    cut = slices[:, : shape[0] * factor, : shape[1] * factor]
+    blocks = cut.reshape(len(slices), shape[0], factor, shape[1], factor).mean(axis=(2, 4), dtype=np.float32)
+    return blocks, geometry.resize((shape[0] * factor, shape[1] * factor), shape)
 
 
 def collate(samples: Sequence[Sample], indices: Sequence[int]) -> Batch:
     """Stack samples into a batch."""
     return Batch(
-        images=torch.from_numpy(np.stack([s.image for s in samples])[:, None]),
+        images=torch.from_numpy(np.stack([s.image for s in samples])),
         points_in=torch.from_numpy(np.stack([s.points_in for s in samples]).astype(np.float32)),
         placed=torch.from_numpy(np.stack([s.placed for s in samples]).astype(np.float32)),
         known=torch.from_numpy(np.stack([s.known for s in samples]).astype(np.float32)),

@@ -40,6 +40,9 @@ class PreprocessConfig(Config):
 
     size: tuple[int, int] = (256, 256)
     """Rows and columns of the network's input."""
+    slices: int = Field(default=1, ge=1, le=31)
+    """Neighbouring slices of a volume that the network sees at once, as channels; an odd number, the middle one that
+    which landmarks lie on."""
     fit: Literal["letterbox", "stretch"] = "letterbox"
     """``letterbox`` keeps the anatomy's proportions (in mm, where pixels are not square); ``stretch`` fills it."""
     percentiles: tuple[float, float] = (0.5, 99.5)
@@ -58,6 +61,8 @@ class PreprocessConfig(Config):
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(f"percentiles must ascend within 0 and 100, got {low} and {high}")
+        if self.slices % 2 == 0:
+            raise ValueError(f"slices must be an odd number, as many either side of the middle one, got {self.slices}")
         if min(self.size) < 16:
             raise ValueError(f"size must be at least 16 x 16, got {self.size[0]} x {self.size[1]}")
         if sum(isinstance(step, HistogramMatchConfig) for step in self.steps) > 1:
@@ -84,6 +89,10 @@ class Normalised(Config):
         return self.offset + self.bounds[0] / self.gain
 
 
+_STORED = Normalised(offset=0.0, gain=1.0 / _FULL)
+"""The intensity map of images that went through steps."""
+
+
 def prepare(
     image: NDArray[Any], config: PreprocessConfig, *, where: str | Path | None = None
 ) -> tuple[NDArray[Any], Normalised]:
@@ -97,11 +106,39 @@ def prepare(
     """
     if not config.steps:
         return image, intensity_map(image, config, where=where)
-    stepped = _window(image, config, where)(image)
+    stored = _stepped(_window(image, config, where)(image), config)
+    return stored, _normalised(_STORED, stored, config)
+
+
+def _stepped(image: NDArray[np.float32], config: PreprocessConfig) -> NDArray[np.uint16]:
     for step in config.steps:
-        stepped = apply_step(stepped, step)
-    stored = np.rint(stepped * np.float32(_FULL)).astype(np.uint16)
-    return stored, _normalised(Normalised(offset=0.0, gain=1.0 / _FULL), stored, config)
+        image = apply_step(image, step)
+    return np.rint(image * np.float32(_FULL)).astype(np.uint16)
+
+
+def prepare_slices(
+    slices: NDArray[Any], config: PreprocessConfig, *, where: str | Path | None = None
+) -> tuple[NDArray[Any], Normalised]:
+    """Return slices ``(S, H, W)`` of one volume after their steps, and the intensity map that they share.
+
+    It is that of the ``config.slices`` in the middle, so that more slices beside them change nothing.
+
+    Raises:
+        ImageError: see :func:`intensity_map`.
+        ConfigError: a histogram is to be matched and there is no reference.
+    """
+    first = (len(slices) - config.slices) // 2
+    middle = slice(first, first + config.slices)
+    if not config.steps:
+        return slices, intensity_map(_tall(slices[middle]), config, where=where)
+    window = _window(_tall(slices[middle]), config, where)
+    stored = np.stack([_stepped(window(one), config) for one in slices])
+    return stored, _normalised(_STORED, _tall(stored[middle]), config)
+
+
+def _tall(slices: NDArray[Any]) -> NDArray[Any]:
+    """Lay slices below each other, as one image that has their quantiles."""
+    return slices.reshape(-1, slices.shape[-1])
 
 
 def intensity_map(image: NDArray[Any], config: PreprocessConfig, *, where: str | Path | None = None) -> Normalised:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from bregma.config import Config, read_yaml, validate
 from bregma.datasets.tables import Row
 from bregma.errors import LabelError
+from bregma.io import Plane
 from bregma.schema import LandmarkSchema
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Columns(Config):
     """Millimetres per pixel along x and y; one column may be named twice."""
     frame: str | None = None
     """Which frame of a multi-frame file, from 0."""
+    plane: Plane | None = None
+    """Of volumes: the plane in which their slices lie."""
     targets: tuple[str, ...] = ()
     """Columns with clinical quantities."""
     tags: tuple[str, ...] = ()
@@ -68,8 +71,8 @@ class Columns(Config):
 
     @model_validator(mode="after")
     def _complete(self) -> Columns:
-        if self.layout == "wide" and not self.points:
-            raise ValueError("a wide table needs 'points': landmark -> [x column, y column]")
+        if self.layout == "wide" and not self.points and not self.targets:
+            raise ValueError("a wide table needs 'points': landmark -> [x column, y column], or 'targets'")
         if self.layout == "long" and self.landmark is None:
             raise ValueError("a long table needs 'landmark', the column with the landmark's name")
         return self
@@ -90,6 +93,8 @@ class Columns(Config):
         lines += [f"{role}: {getattr(self, role)}" for role in roles if getattr(self, role) is not None]
         if self.subject is None:
             lines.append("subject: no column, so that every image counts as another person")
+        if self.plane is not None:
+            lines.append(f"plane: {self.plane}")
         if self.points:
             lines.append("points: " + ", ".join(f"{name} <- {'/'.join(used)}" for name, used in self.points.items()))
         lines += [
@@ -134,14 +139,16 @@ def guess_columns(rows: Sequence[Row], schema: LandmarkSchema | None = None) -> 
         )
     landmark = _pick(header, _LANDMARK)
     long = landmark is not None and {"x", "y"} <= {name.lower() for name in header}
-    marks = _long(header, landmark) if long else _wide(header, where, schema)
+    quantities = _quantities(header, where, schema)
+    marks = _long(header, landmark) if long and not quantities else _wide(header, where, schema)
     roles = {role: _pick(header, names) for role, names in _ROLES.items() if long or role != "status"}
     spacing = next((pair for pair in _SPACING if set(pair) <= set(header)), None)
-    data = {"image": image, "subject": _pick(header, _SUBJECT), "spacing": spacing, **roles, **marks}
+    data = {"image": image, "subject": _pick(header, _SUBJECT), "spacing": spacing, "targets": quantities}
+    data |= {**roles, **marks}
     columns = Columns.model_validate(data)
     used = set(columns.used())
     rest = [name for name in header if name and name not in used]
-    targets = tuple(name for name in rest if _UNIT.match(name))
+    targets = (*quantities, *(name for name in rest if _UNIT.match(name)))
     tags = tuple(name for name in rest if name not in targets)
     return columns.model_copy(update={"targets": targets, "tags": tags, "units": _units(rows, columns)})
 
@@ -156,6 +163,8 @@ def _long(header: Sequence[str], landmark: str | None) -> dict[str, Any]:
 
 
 def _wide(header: Sequence[str], where: Path, schema: LandmarkSchema | None) -> dict[str, Any]:
+    if schema is not None and not len(schema):
+        return {"layout": "wide", "points": {}}
     pairs = _pairs(header)
     if not pairs:
         raise LabelError(
@@ -166,6 +175,21 @@ def _wide(header: Sequence[str], where: Path, schema: LandmarkSchema | None) -> 
             fix="rename the columns, or declare them (columns=...)",
         )
     return {"layout": "wide", "points": pairs if schema is None else _fit(pairs, schema, where)}
+
+
+def _quantities(header: Sequence[str], where: Path, schema: LandmarkSchema | None) -> tuple[str, ...]:
+    """Return the columns of the schema's quantities; one that has no landmarks needs at least one of them."""
+    names = () if schema is None else tuple(quantity.name for quantity in schema.quantities)
+    found = tuple(name for name in names if name in header)
+    if schema is not None and not len(schema) and not found:
+        raise LabelError(
+            f"no column has a quantity of the schema '{schema.name}'",
+            where=where,
+            expected=f"columns called {', '.join(names)}",
+            got=f"the columns {', '.join(header[:8])}",
+            fix="rename the column, or the quantity in the schema",
+        )
+    return found
 
 
 def _pairs(header: Sequence[str]) -> dict[str, tuple[str, ...]]:

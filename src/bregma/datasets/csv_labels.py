@@ -163,7 +163,7 @@ def _record(group: Sequence[Row], columns: Columns, schema: LandmarkSchema, case
         spacing=_spacing(group, columns),
         targets={name: value for name, value in targets.items() if value is not None},
         tags={name: _tag(text) for name in columns.tags if (text := _same(group, name))},
-        options=ImageOptions(frame=_frame(group, columns)),
+        options=ImageOptions(frame=_frame(group, columns), plane=columns.plane),
     )
 
 

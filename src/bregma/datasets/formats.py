@@ -156,11 +156,12 @@ def read_dataset(
         ConfigError: an unknown format, or an option that this format does not have.
     """
     path = _existing(root)
+    anatomy = load_schema(schema) if isinstance(schema, str | Path) else schema
     if format == "auto":
-        format = detect_format(path) if columns is None else "csv"
+        format = _detected(path, anatomy) if columns is None else "csv"
     entry = _entry(format)
     given: dict[str, Any] = {
-        "schema": load_schema(schema) if isinstance(schema, str | Path) else schema,
+        "schema": anatomy,
         "images": None if images is None else _existing(images),
         "labels": labels,
         "columns": columns,
@@ -195,6 +196,16 @@ def detect_format(root: str | Path) -> str:
         expected=f"one of {', '.join(DATASETS)}",
         fix="name the format (format=...), or write the labels as a CSV table: image, <landmark>_x, <landmark>_y, ...",
     )
+
+
+def _detected(path: Path, schema: LandmarkSchema | None) -> str:
+    try:
+        return detect_format(path)
+    except LabelError:
+        if schema is None or len(schema):
+            raise
+        # A table of quantities has no columns that would give it away.
+        return "csv"
 
 
 def _name_the_fault(path: Path) -> None:

@@ -77,14 +77,14 @@ class ImageFolder:
         return found
 
     def find(self, name: str, *, where: str) -> Path:
-        """Return the image that a label file calls ``name``.
+        """Return the image that a label file calls ``name``; a DICOM series is called by its folder.
 
         Raises:
             ImageError: there is none, or more than one.
         """
         name = name.replace("\\", "/")
         direct = self.root / name
-        if direct.is_file():
+        if direct.is_file() or (name.strip("./") and direct.is_dir()):
             return direct
         found = [path for path in self._candidates(Path(name).name) if self._agrees(path, Path(name))]
         if len(found) == 1:

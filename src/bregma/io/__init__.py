@@ -12,7 +12,8 @@ from bregma.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bregma.io.nifti import read_slice
-    from bregma.io.options import ImageOptions
+    from bregma.io.options import ImageOptions, Plane
+    from bregma.io.slab import VolumeImage
     from bregma.io.source import IMAGE_SUFFIXES, FileImage, find_images, open_image, read_frame, read_image
     from bregma.io.volume import Volume, read_volume
 
@@ -20,7 +21,9 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "FileImage",
     "ImageOptions",
+    "Plane",
     "Volume",
+    "VolumeImage",
     "find_images",
     "open_image",
     "read_frame",
@@ -33,7 +36,9 @@ _HOMES = {
     "IMAGE_SUFFIXES": "source",
     "FileImage": "source",
     "ImageOptions": "options",
+    "Plane": "options",
     "Volume": "volume",
+    "VolumeImage": "slab",
     "find_images": "source",
     "open_image": "source",
     "read_frame": "source",

@@ -76,7 +76,7 @@ def volume_of(path: Path) -> Volume:
     affine[:3, :3] = np.stack([first.row * first.pixel[0], first.column * first.pixel[1], step], axis=1)
     affine[:3, 3] = first.corner
     affine = _LPS_TO_RAS @ affine
-    return canonical(stored, affine, oblique_note(affine))
+    return canonical(stored, affine, "dicom_pixel_spacing", oblique_note(affine))
 
 
 def _slices(path: Path) -> list[_Slice]:

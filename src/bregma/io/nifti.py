@@ -85,7 +85,7 @@ def volume_of(path: Path) -> Volume:
     with _opened(path) as image:
         layout = _layout(path, image)
         stored = _plain(path, np.asanyarray(image.dataobj)).reshape(layout.shape)
-    return canonical(stored, layout.affine, layout.note)
+    return canonical(stored, layout.affine, "nifti", layout.note)
 
 
 def read_slice(

@@ -34,7 +34,7 @@ class FileImage:
     """An image that stays on disk until it is asked for; an :class:`~bregma.types.ImageSource`.
 
     Attributes:
-        path: the file.
+        path: the file, or the folder of a DICOM series.
         options: how to read it.
     """
 
@@ -52,6 +52,16 @@ class FileImage:
         """
         pixels: NDArray[Any] = _reader(self.path, "pixels_of")(self.path, self.options)
         return pixels
+
+    def load_slab(self, reach: int) -> NDArray[Any]:
+        """Return the slice with ``reach`` neighbours either side, ``(2 * reach + 1, H, W)``; see :class:`VolumeImage`.
+
+        Raises:
+            ImageError: no volume, or one with fewer slices there.
+        """
+        from bregma.io.slab import VolumeImage
+
+        return VolumeImage(self.path, self.options.plane or "sagittal", self.options.position).load_slab(reach)
 
     def read_frame(self) -> Frame:
         """Return the pixel grid and spacing; decodes no pixels."""
@@ -152,7 +162,7 @@ def _looks_like_image(path: Path) -> bool:
 
 
 def _reader(path: Path, function: Literal["frame_of", "pixels_of"]) -> Callable[[Path, ImageOptions], Any]:
-    module = import_module(f"bregma.io.{format_of(path)}")
+    module = import_module("bregma.io.slab" if path.is_dir() else f"bregma.io.{format_of(path)}")
     reader: Callable[[Path, ImageOptions], Any] = getattr(module, function)
     return reader
 

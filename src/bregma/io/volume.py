@@ -12,7 +12,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from bregma.errors import ImageError
-from bregma.geometry import Array
+from bregma.geometry import Array, SpacingSource
 from bregma.io.shared import finite
 from bregma.io.source import format_of
 
@@ -25,12 +25,14 @@ class Volume:
         array: ``(X, Y, Z)``, voxel axes nearest to right, anterior and superior.
         affine: ``(4, 4)`` voxel indices to world coordinates in mm, RAS+.
         spacing: voxel size along the three axes in mm.
+        source: where the spacing comes from.
         note: what to bear in mind about the spacing; empty where there is nothing.
     """
 
     array: NDArray[Any]
     affine: Array
     spacing: tuple[float, float, float]
+    source: SpacingSource
     note: str = ""
 
     def __repr__(self) -> str:
@@ -57,19 +59,20 @@ def read_volume(path: str | Path) -> Volume:
     return volume
 
 
-def canonical(stored: NDArray[Any], affine: Array, note: str) -> Volume:
+def canonical(stored: NDArray[Any], affine: Array, source: SpacingSource, note: str) -> Volume:
     """Turn stored voxels so that their axes run to the subject's right, front and head.
 
     Args:
         stored: three axes in any order and direction.
         affine: ``(4, 4)`` stored voxel indices to mm, RAS+.
-        note: see :class:`Volume`.
+        source: see :class:`Volume`, as for ``note``.
+        note: see there.
     """
     orientation = io_orientation(affine)
     turned = affine @ inv_ornt_aff(orientation, stored.shape)
     sizes = np.linalg.norm(turned[:3, :3], axis=0)
     array = finite(np.ascontiguousarray(apply_orientation(stored, orientation)))
-    return Volume(array, turned, (float(sizes[0]), float(sizes[1]), float(sizes[2])), note)
+    return Volume(array, turned, (float(sizes[0]), float(sizes[1]), float(sizes[2])), source, note)
 
 
 def oblique_note(affine: Array) -> str:

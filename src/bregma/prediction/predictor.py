@@ -25,7 +25,7 @@ from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.pairing import choose_together
 from bregma.schema import LandmarkSchema
 from bregma.shape_model import flag_outliers, reconcile
-from bregma.types import ArrayImage, Case, Prediction, Value
+from bregma.types import ArrayImage, ArraySlab, Case, Prediction, SlabSource, Value
 
 CHUNK = 32
 """Cases whose pixels are held at once."""
@@ -84,7 +84,8 @@ class Predictor:
 
     def _chunk(self, cases: Sequence[Case]) -> Iterator[Prediction | Failure]:
         # One at a time, so that a bad file costs only itself; what was read is kept for the networks.
-        read = [_read(case) for case in cases]
+        reach = max(bundle.config.preprocess.slices for bundle in self.bundles) // 2
+        read = [_read(case, reach) for case in cases]
         predicted = iter(self._all([case for case in read if isinstance(case, Case)]))
         return (next(predicted) if isinstance(case, Case) else case for case in read)
 
@@ -152,9 +153,12 @@ def _chooser(bundle: Bundle, settings: PredictConfig) -> Chooser | None:
     return functools.partial(choose_together, model=bundle.shape_model, weight=settings.pair_weight)
 
 
-def _read(case: Case) -> Case | Failure:
+def _read(case: Case, reach: int) -> Case | Failure:
+    image = case.image
     try:
-        return replace(case, image=ArrayImage(case.image.load(), case.image.path))
+        if reach and isinstance(image, SlabSource):
+            return replace(case, image=ArraySlab(image.load_slab(reach), image.path))
+        return replace(case, image=ArrayImage(image.load(), image.path))
     except BregmaError as error:
         return Failure(case.id, str(error))
 

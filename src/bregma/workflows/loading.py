@@ -9,7 +9,7 @@ from typing import Any
 
 from bregma.datasets import read_dataset
 from bregma.errors import ImageError, InputError, LabelError
-from bregma.io import find_images, open_image
+from bregma.io import Plane, find_images, open_image
 from bregma.prediction.predictor import Failure
 from bregma.types import Case, Dataset
 
@@ -39,13 +39,14 @@ def load_data(data: str | Path | Dataset, options: DataOptions | None = None) ->
 
 
 def load_images(
-    inputs: Iterable[str | Path], *, spacing: tuple[float, float] | None = None
+    inputs: Iterable[str | Path], *, spacing: tuple[float, float] | None = None, plane: Plane | None = None
 ) -> tuple[list[Case], list[Failure]]:
     """Return a case for every image among files and folders, and the files that cannot be opened.
 
     Args:
         inputs: files and folders, searched in depth.
         spacing: millimetres per pixel along x and y, where the user knows better than the files.
+        plane: of volumes, that in which their slices lie.
 
     Raises:
         ImageError: nothing is there at all.
@@ -60,7 +61,7 @@ def load_images(
         name = path.relative_to(root).as_posix() if root.is_dir() else path.name
         name = name if name not in cases else path.as_posix()
         try:
-            image, frame = open_image(path, spacing=spacing)
+            image, frame = open_image(path, spacing=spacing, plane=plane)
             cases[name] = Case(name, name, image, frame)
         except InputError as error:
             failures.append(Failure(name, str(error)))

@@ -14,6 +14,7 @@ from bregma.bundle import PredictConfig, load_bundle
 from bregma.config import read_yaml
 from bregma.errors import RunError
 from bregma.files import write_json
+from bregma.io import Plane
 from bregma.measurement import measure_landmarks, measure_prediction
 from bregma.prediction.predictor import Failure, Predictor
 from bregma.report import (
@@ -70,6 +71,7 @@ def predict(
     out: str | Path,
     *,
     spacing: tuple[float, float] | None = None,
+    plane: Plane | None = None,
     config: PredictConfig | None = None,
     track: Track = untracked,
 ) -> PredictResult:
@@ -82,6 +84,7 @@ def predict(
         inputs: image files and folders.
         out: the folder to write; must be new or empty.
         spacing: millimetres per pixel along x and y, where the user knows better than the files.
+        plane: of volumes, that in which their slices lie.
         config: views and device; what it leaves unset is done as each bundle says.
         track: wraps the iteration over images.
 
@@ -93,7 +96,7 @@ def predict(
     folder = Path(out)
     refuse_used(folder, fix="choose another --out, or remove it")
     predictor = Predictor([load_bundle(model) for model in models], config)
-    cases, failures = load_images(inputs, spacing=spacing)
+    cases, failures = load_images(inputs, spacing=spacing, plane=plane)
     answers = list(track(predictor.predict(cases), len(cases), "predict"))
     failures += [answer for answer in answers if isinstance(answer, Failure)]
     predictions = tuple(answer for answer in answers if isinstance(answer, Prediction))

@@ -33,7 +33,7 @@ from bregma.recipe import Recipe
 from bregma.schema import LandmarkSchema, schema_from_dict
 from bregma.training.plan import Planned, flatten
 from bregma.training.settings import Plan
-from bregma.types import Case, Dataset
+from bregma.types import ArraySlab, Case, Dataset
 
 _PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scipy", "opencv-python-headless", "pydicom", "safetensors")
 _BEGUN = ("recipe.yaml", "schema.json", "split.json", "provenance.json", "suspects.csv")
@@ -223,8 +223,15 @@ def _case_hash(case: Case) -> str:
     if case.landmarks is not None:
         digest.update(case.landmarks.points.tobytes())
         digest.update(case.landmarks.status.tobytes())
+    else:
+        digest.update(repr(sorted(case.targets.items())).encode())
     path = case.image.path
-    digest.update(sha256_file(path).encode() if path else case.image.load().tobytes())
+    if path is None:
+        pixels = case.image.array if isinstance(case.image, ArraySlab) else case.image.load()
+        digest.update(pixels.tobytes())
+    else:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            digest.update(sha256_file(file).encode())
     return digest.hexdigest()
 
 
