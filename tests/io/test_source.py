@@ -76,7 +76,7 @@ def test_what_is_no_image(tmp_path, content, problem):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(ImageError, match="does not exist"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="is a folder, to be read as the DICOM series"):
         read_image(tmp_path)
     with pytest.raises(ImageError, match="does not exist"):
         find_images(tmp_path / "none")

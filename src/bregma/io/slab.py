@@ -98,7 +98,7 @@ def pixels_of(path: Path, options: ImageOptions) -> NDArray[Any]:
 def _chosen(path: Path, options: ImageOptions) -> VolumeImage:
     if options.plane is None:
         raise ImageError(
-            "is the folder of a volume and no plane was chosen",
+            "is a folder, to be read as the DICOM series of a volume, and no plane was chosen",
             where=path,
             fix=f"set plane to one of {', '.join(_AXIS)}",
         )
