@@ -84,9 +84,24 @@ def test_it_is_learned_in_millimetres_and_told_with_its_figures(trained: TrainRe
     assert metrics["diameter_mae"].value < 3.0
     assert {"diameter_rmse", "diameter_pearson", "diameter_spearman", "diameter_kappa"} <= metrics.keys()
     assert not [name for name in metrics if name.startswith(("mre", "sdr", "shade"))]
+    assert not any("interval of R²" in note for note in trained.evaluation.notes)
     report = (trained.run / "report.html").read_text()
+    assert 'class="key"' not in report
     assert "Predicted against true values of Diameter" in report
     assert "mean and standard deviation over the training subjects" in report
+
+
+def test_an_r2_that_may_be_none_is_said(discs: Dataset, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    drawn = tuple(replace(case, targets={"diameter": float(rng.uniform(6, 24))}) for case in discs)
+    asked = ["model.codec.quantities=[diameter]", "train.epochs=1"]
+    result = train(replace(discs, cases=drawn), tmp_path / "run", overrides=[*OVERRIDES, *asked])
+    assert result.evaluation is not None
+    low = result.evaluation.metrics["diameter_r2"].low
+    assert low is not None
+    assert low <= 0
+    assert any("Diameter: the interval of R² includes 0" in note for note in result.evaluation.notes)
+    assert "the interval of R² includes 0" in (result.run / "report.html").read_text()
 
 
 def test_the_bundle_holds_what_the_training_subjects_are_like(trained: TrainResult, discs: Dataset) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from bregma.evaluation.measured import common_unit, gap_notes, repeated_notes
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import Reading
-from bregma.results import CaseResult
+from bregma.results import CaseResult, Estimate
 from bregma.schema import Chain, LandmarkSchema
 from bregma.types import Case, Prediction
 
@@ -32,6 +32,19 @@ def coverage_notes(
     strangers = len(given.keys() - {case.id for case in cases})
     if strangers:
         notes.append(f"{strangers} predictions belong to no image here and were left out.")
+    return notes
+
+
+def no_better_than_the_mean(schema: LandmarkSchema, metrics: Mapping[str, Estimate]) -> list[str]:
+    """Say of which quantities the predictions are not shown to be better than always saying the mean."""
+    notes = []
+    for quantity in schema.quantities:
+        r2 = metrics.get(f"{quantity.name}_r2")
+        if r2 is not None and r2.low is not None and r2.low <= 0:
+            notes.append(
+                f"{quantity.label}: the interval of R² includes 0 or lies below it, so that the predictions are not "
+                "shown to be better than one and the same value for everybody."
+            )
     return notes
 
 

@@ -15,7 +15,7 @@ from bregma.evaluation.case import is_labelled, score_case, score_reader
 from bregma.evaluation.element_figures import element_figures, image_elements
 from bregma.evaluation.figures import Figure, estimates, point_figures
 from bregma.evaluation.measured import agreement_rows, gap_notes, measurement_figures
-from bregma.evaluation.notes import coverage_notes, meaning_notes
+from bregma.evaluation.notes import coverage_notes, meaning_notes, no_better_than_the_mean
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import PointTable, Reading, point_table, readings, subject_index
 from bregma.results import Agreement, CaseResult, Estimate, Evaluation, LandmarkResult
@@ -62,16 +62,18 @@ def evaluate_predictions(
     failed = [case for case in labelled if case.id not in given]
     scored = _figures(schema, results, failed, settings)
     human = _human(schema, labelled, settings)
+    metrics = estimates(scored.figures, scored.subjects, settings)
     notes = [
         *coverage_notes(everything, labelled, failed, given),
         *meaning_notes(schema, results, scored.readings, scored.subjects, settings),
+        *no_better_than_the_mean(schema, metrics),
         *human.notes,
     ]
     return Evaluation(
         name=name,
         schema=schema,
         cases=tuple(sorted(results, key=lambda r: (-_worst(r), r.case.id))),
-        metrics=estimates(scored.figures, scored.subjects, settings),
+        metrics=metrics,
         landmarks=_landmark_rows(schema, scored.table, settings),
         agreements=agreement_rows(scored.readings, scored.subjects, schema, settings),
         settings=settings.to_dict(),

@@ -99,6 +99,7 @@ def write_report(
         human_agreements=evaluation.human_agreements,
         measurement_figures=agreement_figures(evaluation),
         doubtful=any(any(result.prediction.flags or ()) for result in evaluation.cases),
+        has_points=len(evaluation.schema) > 0,
         measured=[
             measured_tile(schema, result, heading=f"{kind}: {result.case.id}", pictures=pictures)
             for kind, result in measured
