@@ -23,7 +23,6 @@ from typing import Any
 import torch
 
 from bregma.bundle import ModelConfig
-from bregma.codecs import Labels
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.data.loader import Batch, batches, epoch_order
 from bregma.hardware import detect_hardware
@@ -110,8 +109,7 @@ def measure(plan: Plan, data: Dataset, steps: int) -> dict[str, float]:
 def bare_step(trainer: Trainer, batch: Batch, *, with_loss: bool) -> Callable[[], None]:
     """Return what does forward and backward: of the loss, or else of the mean of every output."""
     images = batch.images.to(memory_format=memory_format(trainer.fabric.device))
-    shape = trainer.plan.model.preprocess.size
-    target = trainer.codec.encode(Labels(batch.points_in, batch.placed, batch.placed, batch.known, shape))
+    target = trainer.codec.encode(trainer.objective.labels(batch))
 
     def step() -> None:
         trainer.optimizer.zero_grad(set_to_none=True)

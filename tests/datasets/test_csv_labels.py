@@ -136,6 +136,15 @@ class TestWide:
             read_dataset(folder)
 
 
+def test_a_folder_beside_an_image_of_its_name_is_not_taken_for_it(tmp_path: Path, make_image) -> None:
+    make_image(tmp_path / "a.png")
+    make_image(tmp_path / "a" / "other.png")
+    _write(tmp_path, "image,tip_x,tip_y\na,1,2\n")
+    dataset = read_dataset(tmp_path)
+    assert not dataset.problems
+    assert dataset.cases[0].image.path == tmp_path / "a.png"
+
+
 class TestLong:
     def test_one_row_a_landmark(self, folder: Path) -> None:
         _write(

@@ -162,22 +162,18 @@ def test_variances_are_learned_where_they_are_asked_for(discs: Dataset, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("change", "settings", "words"),
+    ("targets", "settings", "words"),
     [
-        ({}, ["model.codec.quantities=[weight]"], "no quantity or measurement 'weight'"),
-        ({}, ["model.codec.quantities=[shade]"], "no"),
-        ({"diameter": 7.0}, [], "is the same for all training subjects"),
-        ({"diameter": 7.0}, ["model.network.name=timm_unet"], "quantit"),
+        (None, ["model.codec.quantities=[weight]"], "no quantity or measurement 'weight'"),
+        (None, ["model.codec.quantities=[shade]"], "none of the training images has a known value of shade"),
+        ({"diameter": 7.0}, ["model.codec.quantities=[diameter]"], "is the same for all training subjects"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(
-    discs: Dataset, tmp_path: Path, change: dict[str, float], settings: list[str], words: str
+    discs: Dataset, tmp_path: Path, targets: dict[str, float] | None, settings: list[str], words: str
 ) -> None:
-    if change:
-        discs = replace(discs, cases=tuple(replace(case, targets=change) for case in discs))
-    asked = (
-        settings if any("quantities" in one for one in settings) else [*settings, "model.codec.quantities=[diameter]"]
-    )
+    if targets is not None:
+        discs = replace(discs, cases=tuple(replace(case, targets=targets) for case in discs))
     with pytest.raises((ConfigError, LabelError), match=words):
-        train(discs, tmp_path / "run", overrides=[*OVERRIDES, *asked])
+        train(discs, tmp_path / "run", overrides=[*OVERRIDES, *settings])
     assert not (tmp_path / "run" / "bundle").exists()

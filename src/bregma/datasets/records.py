@@ -84,12 +84,14 @@ class ImageFolder:
         """
         name = name.replace("\\", "/")
         direct = self.root / name
-        if direct.is_file() or (name.strip("./") and direct.is_dir()):
+        if direct.is_file():
             return direct
         found = [path for path in self._candidates(Path(name).name) if self._agrees(path, Path(name))]
         if len(found) == 1:
             return found[0]
         if not found:
+            if name.strip("./") and direct.is_dir():
+                return direct
             raise ImageError(
                 f"the image '{name}' is not there",
                 where=where,

@@ -39,12 +39,16 @@ class Objective:
     def __call__(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, with its graph, and its terms, detached."""
         device = next(iter(outputs.values())).device
-        labels = Labels(
-            batch.points_in, batch.placed, batch.placed, batch.known, self.shape, batch.values, batch.values_known
-        ).to(device)
+        labels = self.labels(batch).to(device)
         if self.sets:
             labels = in_nearest_order(labels, self.codec.points(outputs, self.shape), self.sets)
         return self.of_target(outputs, self.codec.encode(labels, outputs))
+
+    def labels(self, batch: Batch) -> Labels:
+        """Return what codecs learn of a batch."""
+        return Labels(
+            batch.points_in, batch.placed, batch.placed, batch.known, self.shape, batch.values, batch.values_known
+        )
 
     def of_target(self, outputs: dict[str, Tensor], target: Target) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss against a target that is ready, with its graph, and its terms, detached."""
@@ -57,10 +61,7 @@ class Objective:
 
     def value_errors(self, outputs: dict[str, Tensor], batch: Batch) -> Array:
         """Return the absolute errors ``(K,)`` of all known quantities of a batch, standardised."""
-        labels = Labels(
-            batch.points_in, batch.placed, batch.placed, batch.known, self.shape, batch.values, batch.values_known
-        )
-        target = self.codec.encode(labels)
+        target = self.codec.encode(self.labels(batch))
         if target.values is None or target.values_known is None:
             raise ValueError("the codec gives no values")
         away = (outputs["quantities"].float().cpu() - target.values).abs()

@@ -14,6 +14,7 @@ from bregma.bundle import save_bundle
 from bregma.data.fingerprint import fingerprint
 from bregma.data.split import Split
 from bregma.errors import ConfigError, LabelError, RunError, SplitError
+from bregma.evaluation.case import is_labelled
 from bregma.exchange import sets_of
 from bregma.files import atomic_path, read_json
 from bregma.hardware import is_helper
@@ -279,20 +280,16 @@ def _trusted_parts(
 
 def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...]]:
     parts = {
-        part: tuple(case for case in split.cases(dataset, part) if _is_labelled(case, dataset.schema))
+        part: tuple(case for case in split.cases(dataset, part) if is_labelled(dataset.schema, case))
         for part in split.parts
     }
     if "train" not in parts:
         raise SplitError("there is no part to train on", where=dataset.name, expected="a part called 'train'")
     if not parts["train"]:
-        raise LabelError("none of the training images has a label", where=dataset.name)
+        names = " or ".join(quantity.name for quantity in dataset.schema.quantities)
+        lacking = "label" if len(dataset.schema) else f"known value of {names}"
+        raise LabelError(f"none of the training images has a {lacking}", where=dataset.name)
     return parts
-
-
-def _is_labelled(case: Case, schema: LandmarkSchema) -> bool:
-    if len(schema):
-        return case.landmarks is not None and bool(case.landmarks.labelled.any())
-    return any(quantity.name in case.targets for quantity in schema.quantities)
 
 
 def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, track: Track) -> TrainResult:
