@@ -60,6 +60,11 @@ class Chain(Config):
     codes: dict[Name, Code] = Field(default_factory=dict)
     """The anatomical structure of a level."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every image shows all levels, so that their number names them."""
+        return self.named and self.anchor is None and not self.optional
+
     def landmark_name(self, level: str, part: str) -> str:
         """Return the landmark name of ``part`` at ``level``."""
         return f"{level}_{part}"

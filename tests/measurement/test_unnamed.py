@@ -105,3 +105,72 @@ class TestBadInput:
     def test_doubtful_elements_are_not_there(self) -> None:
         found = _measure(_body(0), _body(1, probability=0.3), _body(2))
         assert _by_level(found)["2nd-1st from below"].status == "refer"
+
+
+class TestAlongAWholeChain:
+    """Seventeen boxes of a frontal spine, 40 x 20 px every 40 px, each turned by its tilt; T4 and L1 differ most."""
+
+    WHOLE = load_schema("spine_ap")
+    LEVELS = WHOLE.chain("vertebrae").levels
+    TILTS = (4, 0, -8, -15, -10, -6, -2, 3, 8, 12, 15, 18, 20, 15, 10, 5, 0)
+
+    def _angles(
+        self, named: Any, without: tuple[int, ...] = (), *, turned: int | None = None
+    ) -> dict[str, Measurement]:
+        box = np.array([(-20.0, -10.0), (20.0, -10.0), (-20.0, 10.0), (20.0, 10.0)])
+        n = len(self.WHOLE)
+        mean, presence, bodies = np.zeros((n, 2)), np.zeros(n), []
+        for place, (level, tilt) in enumerate(zip(self.LEVELS, np.radians(self.TILTS), strict=True)):
+            if place in without:
+                continue
+            turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
+            points = box @ turn.T * (-1 if place == turned else 1) + (150, 50 + 40 * place)
+            name = level if level in named else None
+            sure = 0.9 if name else 0.0
+            cov = np.tile(np.eye(2), (4, 1, 1))
+            bodies.append(Instance("vertebrae", ("TL", "TR", "BL", "BR"), points, cov, np.ones(4), 0.9, name, sure))
+            for part, point in zip(("TL", "TR", "BL", "BR"), points) if name else ():
+                index = self.WHOLE.index(f"{name}_{part}")
+                mean[index], presence[index] = point, 1.0
+        frame = Frame((1600, 300))
+        prediction = Prediction("1", mean, np.tile(np.eye(2), (n, 1, 1)), presence, frame, instances=tuple(bodies))
+        found = [m for m in measure_prediction(self.WHOLE, prediction) if m.name.startswith("cobb")]
+        assert len(found) == 3
+        return {m.name: m for m in found}
+
+    def test_the_order_stands_in_for_names(self) -> None:
+        known, unnamed = self._angles(self.LEVELS), self._angles(())
+        assert known["cobb_main"].ends == ("T4", "L1")
+        assert known["cobb_main"].status == "uncalibrated"
+        assert unnamed["cobb_main"].ends == ("14th from below", "5th from below")
+        assert {k: m.value for k, m in unnamed.items()} == pytest.approx({k: m.value for k, m in known.items()})
+        assert unnamed["cobb_main"].value == pytest.approx(35)
+        assert unnamed["cobb_main"].interval is not None
+        assert {m.status for m in unnamed.values()} == {"refer"}
+        assert "of the 17 elements found 17 could not be named" in unnamed["cobb_main"].reason
+
+    def test_names_that_are_known_are_kept(self) -> None:
+        main = self._angles(("T3", "T4"))["cobb_main"]
+        assert main.ends == ("T4", "5th from below")
+        assert main.uses[0] == "T4_TL"
+        assert main.uses[-1] == "from_below_5_BR"
+
+    def test_without_an_end_the_next_one_is_taken_and_there_is_no_interval(self) -> None:
+        main = self._angles(self.LEVELS, without=(12,))["cobb_main"]
+        assert main.value == pytest.approx(33)
+        assert main.ends == ("T4", "T12")
+        assert main.interval is None
+        assert main.grade == "moderate"
+        assert main.grade_probabilities is None
+        assert main.status == "refer"
+        assert "16 of 17 elements were found" in main.reason
+
+    def test_a_quarter_may_be_missing_and_no_more(self) -> None:
+        assert self._angles((), without=(0, 1, 2, 16))["cobb_main"].value == pytest.approx(35)
+        lost = self._angles((), without=(0, 1, 2, 15, 16))["cobb_main"]
+        assert lost.value is None
+        assert lost.status == "missing_landmark"
+
+    def test_vertebrae_out_of_order_are_not_measured(self) -> None:
+        main = self._angles((), turned=8)["cobb_main"]
+        assert main.value is None

@@ -18,6 +18,7 @@ from bregma.report import write_prediction_report, write_report
 from bregma.report.canvas import PREDICTION
 from bregma.report.chain_marks import UNNAMED
 from bregma.report.chains import chain_headlines, chain_sections, element_lines
+from bregma.report.measure_marks import COLOURS
 from bregma.report.overlay import draw_overlay
 from bregma.report.words import metric_words
 from bregma.results import Evaluation
@@ -210,3 +211,22 @@ def test_levels_are_written_beside_elements_and_doubtful_ones_with_their_probabi
 def test_a_chain_without_names_has_no_unnamed_elements() -> None:
     schema = _schema(named=False)
     assert _count(_draw(_given(1, None), schema=schema), UNNAMED) == 0
+
+
+def test_what_is_measured_without_names_is_drawn_on_its_elements() -> None:
+    frame, n = Frame((300, 300)), len(LUMBAR)
+    parts = LUMBAR.chain("vertebrae").parts_of("L5")
+    found = tuple(
+        Instance("vertebrae", parts, _vertebra(place), np.zeros((4, 2, 2)), np.ones(4), 0.9) for place in (1, 2)
+    )
+    prediction = Prediction("1", np.zeros((n, 2)), np.zeros((n, 2, 2)), np.zeros(n), frame, instances=found)
+    slip = [m for m in measure_prediction(LUMBAR, prediction) if m.name == "slip_percent" and m.value is not None]
+    assert [m.level for m in slip] == ["2nd-1st from below"]
+    image = np.zeros(frame.shape)
+    bare, drawn = (
+        draw_overlay(image, schema=LUMBAR, prediction=prediction, measurements=rows, size=300, legend=False)
+        for rows in ([], slip)
+    )
+    changed = np.abs(drawn.astype(int) - bare).max(axis=2) > 40
+    assert changed[95:135, 110:180].any(), "nothing on the endplates between the two"
+    assert _count(drawn, COLOURS[0]) > _count(bare, COLOURS[0])

@@ -171,7 +171,7 @@ class ChainCodec:
             2 * len(layout.chain.levels) + 8,
         )
         paired = ways.unflatten(0, (count + 1, 2))
-        seen = replace(reading, threshold=_FAINT * reading.threshold) if self._whole else reading
+        seen = replace(reading, threshold=_FAINT * reading.threshold) if self.layout.chain.is_whole else reading
         found = find(heights[:count], heights[count], paired, seen)
         singles = _Singles(heights[count + 1 :], reading)
         instances = []
@@ -183,15 +183,9 @@ class ChainCodec:
         self._put_others(filled, singles)
         return (filled.mean, filled.cov, filled.presence), tuple(instances)
 
-    @property
-    def _whole(self) -> bool:
-        """Whether every image shows all levels, so that their number names them."""
-        chain = self.layout.chain
-        return self.layout.anchor is None and chain.named and not chain.optional
-
     def _named(self, found: Sequence[Found], singles: _Singles, reading: Reading) -> list[Named]:
         levels = len(self.layout.chain.levels)
-        if self._whole:
+        if self.layout.chain.is_whole:
             nodes = [Node(i, one.centre, one.link, reading.probability(one.score)) for i, one in enumerate(found)]
             return name_whole(nodes, levels=levels)
         nodes = [Node(i, one.centre, one.link, one.score) for i, one in enumerate(found)]

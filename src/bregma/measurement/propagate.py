@@ -17,7 +17,7 @@ from bregma.measurement.grades import grade_of, grade_probabilities
 from bregma.measurement.order import disorder
 from bregma.measurement.reading import standard_error, time_factor
 from bregma.measurement.rows import PIXEL_UNITS, Row, rows
-from bregma.measurement.unnamed import stand_ins, unnamed_reason
+from bregma.measurement.unnamed import StandIn, stand_ins, unnamed_reason, whole_stand_ins
 from bregma.measurement.values import measure_values
 from bregma.schema import LandmarkSchema, MeasurementSpec
 from bregma.types import LandmarkSet, Measurement, MeasurementStatus, Prediction
@@ -123,8 +123,10 @@ def measure_prediction(
     Calibration applies to covariances, so calibrated covariances go before the model's own samples; of a model that was
     not calibrated the samples are used where there are enough of them for the level.
 
-    Elements of a chain that could not be named are measured as well, by their place counted from below. What rests on a
-    landmark that the prediction flags is referred, with the flag's reason.
+    Elements of a chain that could not be named are measured as well, by their place counted from below. What is looked
+    for along a chain that every image shows whole is measured in the order of what was found of it, and referred, where
+    some of it was not found or could not be named. What rests on a landmark that the prediction flags is referred, with
+    the flag's reason.
 
     Raises:
         SchemaError: the prediction was made for another schema.
@@ -150,9 +152,9 @@ def measure_prediction(
         given=given,
         flags={name: why for name, why in zip(schema.names, prediction.flags or ()) if why},
     )
-    unnamed: list[Measurement] = []
-    for one in stand_ins(schema, prediction, presence_threshold):
-        found = measure(
+
+    def measured(one: StandIn) -> tuple[Measurement, ...]:
+        return measure(
             one.schema,
             one.points,
             prediction.frame,
@@ -164,8 +166,18 @@ def measure_prediction(
             level=level,
             given=given,
         )
-        unnamed += one.placed(found)
-    explained = (_explained(schema, prediction, presence_threshold, m) for m in named)
+
+    unnamed = [m for one in stand_ins(schema, prediction, presence_threshold) for m in one.placed(measured(one))]
+    in_order: dict[str, Measurement] = {}
+    if any(m.value is None for m in named):
+        wholes = whole_stand_ins(schema, prediction, presence_threshold)
+        in_order = {m.name: m for one in wholes for m in one.in_order(measured(one))}
+    explained = (
+        in_order[m.name]
+        if m.value is None and m.name in in_order
+        else _explained(schema, prediction, presence_threshold, m)
+        for m in named
+    )
     return (*explained, *unnamed, *measure_values(schema, prediction, level=level))
 
 

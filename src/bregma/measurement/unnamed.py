@@ -2,8 +2,11 @@
 
 A slip needs to know which vertebrae are neighbours, not what they are called. The elements found on an image therefore
 stand in for a schema of their own, whose levels are their places: its measurements are those of the anatomy that are
-repeated along the chain. What is looked for along the whole chain, as the Cobb angles are, is not measured on it: an
-element without a name may be any one, so that those at the ends may be missing.
+repeated along the chain.
+
+What is looked for along the whole chain, as the Cobb angles are, needs the order alone; but elements without a name may
+be any ones, so that those at the ends may be missing. It is measured only where the anatomy says that every image shows
+the chain whole, so that their number tells how many are missing, and is referred with its value.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 
 from bregma.geometry import Array
 from bregma.instances import Instance
-from bregma.schema import Chain, Landmark, LandmarkSchema
+from bregma.schema import Chain, Landmark, LandmarkSchema, MeasurementSpec
 from bregma.types import Measurement, Prediction
 
 _NEIGHBOURS = 1.9
@@ -25,6 +28,8 @@ _NEIGHBOURS = 1.9
 disc are about 1.3 heights, two of each about 2.6."""
 _USUAL = 1.5
 """The same in the image's usual distances, for elements without endplates."""
+_LACKING = 0.25
+"""Share of a whole chain's levels of which more may not be missing where something is looked for along it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class StandIn:
         names: level to its place in words, e.g. ``2nd from below``.
         unnamed: levels whose element has no name.
         apart: levels between which and the next one another element has room.
+        usual: how many levels the anatomy's chain has.
     """
 
     schema: LandmarkSchema
@@ -48,6 +54,7 @@ class StandIn:
     names: dict[str, str]
     unnamed: frozenset[str]
     apart: frozenset[str]
+    usual: int
 
     def placed(self, found: Sequence[Measurement]) -> Iterator[Measurement]:
         """Yield the measurements that rest on an unnamed element, under the words for their places.
@@ -62,6 +69,25 @@ class StandIn:
                 yield self._referred(one, levels)
             else:
                 yield replace(one, level=self._words(levels), reason=self._in_words(one.reason))
+
+    def in_order(self, found: Sequence[Measurement]) -> Iterator[Measurement]:
+        """Yield what was looked for along the elements in their order, where it has a value, as referred.
+
+        There is no interval where elements are missing: what they would have changed is not known.
+        """
+        count = len(self.names)
+        why = f"{count} of {self.usual} elements were found, and one that is missing could have been the end"
+        if count >= self.usual:
+            why = f"of the {count} elements found {len(self.unnamed)} could not be named"
+        for one in found:
+            if one.value is None or one.ends is None:
+                continue
+            said = "; ".join(part for part in (f"measured in their order: {why}", self._in_words(one.reason)) if part)
+            upper, lower = one.ends
+            referred = replace(one, status="refer", reason=said, ends=(self.names[upper], self.names[lower]))
+            if count < self.usual:
+                referred = replace(referred, interval=None, interval_level=None, grade_probabilities=None)
+            yield referred
 
     def _in_words(self, reason: str) -> str:
         for level in sorted(self.names, key=len, reverse=True):
@@ -92,9 +118,35 @@ def stand_ins(schema: LandmarkSchema, prediction: Prediction, threshold: float) 
         threshold: elements and parts less probable than this are not there.
     """
     for chain in schema.chains if prediction.instances is not None else ():
-        own = [one for one in prediction.instances or () if one.chain == chain.name and one.probability >= threshold]
+        own = _found(chain, prediction, threshold)
         if chain.named and any(one.level is None for one in own):
-            yield _stand_in(schema, chain, own, threshold)
+            along = tuple(spec for spec in schema.measurements if spec.is_repeated and spec.along == chain.name)
+            yield _stand_in(schema, chain, own, threshold, along)
+
+
+def whole_stand_ins(schema: LandmarkSchema, prediction: Prediction, threshold: float) -> Iterator[StandIn]:
+    """Yield one for each chain that every image shows whole and along which something is looked for.
+
+    It holds what was found of it, with or without a name, in its order; there is none where too much is missing. The
+    arguments are those of :func:`stand_ins`.
+    """
+    for chain in schema.chains if prediction.instances is not None else ():
+        along = tuple(spec for spec in schema.measurements if spec.between is not None and spec.along == chain.name)
+        own = [one for one in _found(chain, prediction, threshold) if one.parts == tuple(chain.parts)]
+        enough = (1 - _LACKING) * len(chain.levels) <= len(own) <= len(chain.levels)
+        if along and chain.is_whole and enough:
+            yield _stand_in(schema, chain, own, threshold, along, by_name=True)
+
+
+def points_by_place(schema: LandmarkSchema, prediction: Prediction, threshold: float) -> dict[str, Array]:
+    """Return the parts ``(2,)`` of elements without a name, as the ``uses`` of measurements call them."""
+    points: dict[str, Array] = {}
+    for chain in schema.chains if prediction.instances is not None else ():
+        own = _found(chain, prediction, threshold)
+        for level, one in zip(_places(len(own)), own, strict=True):
+            named = zip(one.parts, one.points, strict=True) if one.level is None else ()
+            points |= {chain.landmark_name(level, part): point for part, point in named}
+    return points
 
 
 def unnamed_reason(schema: LandmarkSchema, prediction: Prediction, threshold: float, missing: Measurement) -> str:
@@ -109,11 +161,30 @@ def unnamed_reason(schema: LandmarkSchema, prediction: Prediction, threshold: fl
     return ""
 
 
-def _stand_in(schema: LandmarkSchema, chain: Chain, own: Sequence[Instance], threshold: float) -> StandIn:
-    levels = tuple(f"from_below_{place}" for place in range(len(own), 0, -1))
+def _found(chain: Chain, prediction: Prediction, threshold: float) -> list[Instance]:
+    return [one for one in prediction.instances or () if one.chain == chain.name and one.probability >= threshold]
+
+
+def _places(count: int) -> list[str]:
+    return [f"from_below_{place}" for place in range(count, 0, -1)]
+
+
+def _stand_in(
+    schema: LandmarkSchema,
+    chain: Chain,
+    own: Sequence[Instance],
+    threshold: float,
+    along: tuple[MeasurementSpec, ...],
+    *,
+    by_name: bool = False,
+) -> StandIn:
+    """Make elements levels of their own: called by their place or, if ``by_name``, by the name that they have."""
+    words = [f"{_ordinal(place)}{_FROM_BELOW}" for place in range(len(own), 0, -1)]
+    named = [(one.level if by_name else None) for one in own]
+    levels = tuple(name or place for name, place in zip(named, _places(len(own)), strict=True))
     landmarks = tuple(
-        Landmark(name=chain.landmark_name(level, part), label=f"{part}, {_ordinal(place)}{_FROM_BELOW}")
-        for place, level, one in zip(range(len(own), 0, -1), levels, own)
+        Landmark(name=chain.landmark_name(level, part), label=f"{part}, {word}")
+        for word, level, one in zip(words, levels, own, strict=True)
         for part in one.parts
     )
     places = chain.model_copy(
@@ -125,7 +196,6 @@ def _stand_in(schema: LandmarkSchema, chain: Chain, own: Sequence[Instance], thr
             "codes": {},
         }
     )
-    along = tuple(spec for spec in schema.measurements if spec.is_repeated and spec.along == chain.name)
     return StandIn(
         schema=LandmarkSchema(
             name=schema.name,
@@ -140,9 +210,10 @@ def _stand_in(schema: LandmarkSchema, chain: Chain, own: Sequence[Instance], thr
         points=np.concatenate([one.points for one in own]),
         cov=np.concatenate([one.cov for one in own]),
         present=np.concatenate([one.presence >= threshold for one in own]),
-        names={level: f"{_ordinal(place)}{_FROM_BELOW}" for place, level in zip(range(len(own), 0, -1), levels)},
+        names={level: name or word for level, name, word in zip(levels, named, words, strict=True)},
         unnamed=frozenset(level for level, one in zip(levels, own) if one.level is None),
         apart=frozenset(level for level, gap in zip(levels, _gaps(chain, own)) if gap),
+        usual=len(chain.levels),
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bregma.errors import ImageError
 from bregma.geometry import Array, apply, apply_cov, resize
+from bregma.measurement.unnamed import points_by_place
 from bregma.report.canvas import (
     DOUBT,
     ERROR,
@@ -128,6 +129,9 @@ def draw_overlay(
         draw_elements(chain_pen, schema, prediction.instances)
     if base is not None:
         points = {name: base.points[i] for i, name in enumerate(schema.names) if base.drawn[i]}
+        if prediction is not None:
+            placed = points_by_place(schema, prediction, min_presence)
+            points |= {name: apply(scene.matrix, point[None])[0] for name, point in placed.items()}
         pen = MeasurePen(scene.canvas, scene.placer(base), scene.text_px, scene.stroke)
         draw_measurements(pen, schema, measurements, points)
     picture = scene.canvas.finish()
