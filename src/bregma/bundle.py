@@ -6,6 +6,7 @@ schema.json
 weights.safetensors
 shape_model.json     how the landmarks lie to each other; absent where the training images were too few to tell
 correction.json      how predicted points err together; absent where nobody asked for it, or it did not help
+close_up/            a bundle of its own, which looks again at each element of a chain; absent where nobody asked for it
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bregma.close_up import RefineConfig, chain_of, element_schema
 from bregma.codecs import AnyCodecConfig, Codec, build_codec
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.config import Config, validate
@@ -42,7 +44,9 @@ LIGHT_SHAPE_WEIGHT = 0.002
 """Weight of the shape model where nobody asks for another."""
 _SHAPE = "shape_model.json"
 _CORRECTION = "correction.json"
-_OPTIONAL = {_SHAPE, _CORRECTION}
+_CLOSE_UP = "close_up/bundle.json"
+"""Holds the hashes of the other files of that bundle."""
+_OPTIONAL = {_SHAPE, _CORRECTION, _CLOSE_UP}
 _COPY = "copy the whole bundle again from its source"
 
 
@@ -81,6 +85,8 @@ class PredictConfig(Config):
     them. It is learned at the end of the training, and only where cross-validation on these images finds that it helps.
     It does where the labels themselves leave a place open, so that a network errs on its training images as on others,
     and not where it knows them by heart."""
+    refine: bool = True
+    """Look again at every element of a chain, in a close-up, where the bundle has a network for that."""
     batch_size: int = Field(default=8, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
@@ -92,6 +98,7 @@ class _Header(Config):
     name: str
     model: ModelConfig
     predict: PredictConfig = PredictConfig()
+    refine: RefineConfig | None = None
     sha256: dict[str, str]
     """File to the hash of its bytes."""
     provenance: dict[str, Any]
@@ -111,6 +118,8 @@ class Bundle:
         shape_model: how the landmarks lie to each other on the training images, if these were enough to tell.
         predict: how it is applied unless somebody asks for something else.
         correction: how the points err together, if that was asked for and helps.
+        refine: what close-ups of elements show, if there is a network for them.
+        close_up: that network, which knows the parts of one element.
     """
 
     name: str
@@ -122,6 +131,8 @@ class Bundle:
     shape_model: ShapeModel | None = None
     predict: PredictConfig = field(default_factory=PredictConfig)
     correction: Correction | None = None
+    refine: RefineConfig | None = None
+    close_up: Bundle | None = None
 
     def shape_weight(self, asked: float | None) -> float:
         """Return the weight of the shape model; see :attr:`PredictConfig.shape_weight`."""
@@ -157,8 +168,12 @@ def save_bundle(
     shape_model: ShapeModel | None = None,
     predict: PredictConfig | None = None,
     correction: Correction | None = None,
+    refine: RefineConfig | None = None,
+    close_up: Path | None = None,
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
+
+    ``close_up`` is the folder of a bundle, which is copied into this one.
 
     Raises:
         RunError: the folder cannot be written.
@@ -176,11 +191,15 @@ def save_bundle(
         if correction is not None:
             write_json(temporary / _CORRECTION, correction.to_dict())
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
+        if close_up is not None:
+            shutil.copytree(close_up, temporary / Path(_CLOSE_UP).parent)
+            hashes[_CLOSE_UP] = sha256_file(temporary / _CLOSE_UP)
         header = _Header(
             format=FORMAT,
             name=name,
             model=config,
             predict=_portable(predict or PredictConfig()),
+            refine=None if close_up is None else refine,
             sha256=hashes,
             provenance=dict(provenance),
         )
@@ -231,10 +250,30 @@ def load_bundle(folder: str | Path) -> Bundle:
     except (InputError, SchemaError, ConfigError) as error:
         raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
     _load_weights(network, root / "weights.safetensors")
-    name = f"{header.name}@{header.sha256['weights.safetensors'][:8]}"
     return Bundle(
-        name, schema, header.model, network.eval(), codec, header.provenance, shape_model, header.predict, correction
+        name=f"{header.name}@{header.sha256['weights.safetensors'][:8]}",
+        schema=schema,
+        config=header.model,
+        network=network.eval(),
+        codec=codec,
+        provenance=header.provenance,
+        shape_model=shape_model,
+        predict=header.predict,
+        correction=correction,
+        refine=header.refine,
+        close_up=_load_close_up(root, header, schema),
     )
+
+
+def _load_close_up(root: Path, header: _Header, schema: LandmarkSchema) -> Bundle | None:
+    if header.refine is None or _CLOSE_UP not in header.sha256:
+        return None
+    close_up = load_bundle((root / _CLOSE_UP).parent)
+    expected = element_schema(schema, chain_of(schema, header.refine))
+    if close_up.schema.names != expected.names:
+        got, where = ", ".join(close_up.schema.names), root / _CLOSE_UP
+        raise BundleError("is of other parts", where=where, expected=", ".join(expected.names), got=got)
+    return close_up
 
 
 def find_bundle(folder: str | Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from bregma.bundle import PredictConfig
+from bregma.close_up import RefineConfig
 from bregma.config import Config, Loc, laid_over, read_yaml, validate, with_overrides
 from bregma.data.split import Method, Split, make_split
 from bregma.errors import ConfigError
@@ -81,6 +82,8 @@ class Recipe(Config):
     split: SplitConfig = SplitConfig()
     evaluate: EvaluationSettings = EvaluationSettings()
     predict: PredictConfig = PredictConfig()
+    refine: RefineConfig | None = None
+    """A second network for close-ups of the elements of a chain; None trains the one alone."""
     model: dict[str, Any] = Field(default_factory=dict)
     augment: dict[str, Any] = Field(default_factory=dict)
     loss: list[dict[str, Any]] | None = None

@@ -15,7 +15,8 @@ from bregma.errors import BundleError, ImageError
 from bregma.geometry import Frame
 from bregma.networks.unet import UNetConfig
 from bregma.prediction import predictor
-from bregma.prediction.predictor import Failure, Predictor, mixture, unflip
+from bregma.prediction.failure import Failure
+from bregma.prediction.predictor import Predictor, mixture, unflip
 from bregma.shape_model import ShapeModel
 from bregma.types import ArrayImage, OutputSpec, Prediction
 

@@ -113,6 +113,15 @@ def _landmarks_of(
     return [column for row in columns for column in row if column >= 0], filled
 
 
+def with_elements(prediction: Prediction, elements: Sequence[Instance], schema: LandmarkSchema) -> Prediction:
+    """Return a prediction with these elements in place of its own, and the landmarks that are theirs."""
+    mean, cov, presence = prediction.mean.copy(), prediction.cov.copy(), prediction.presence.copy()
+    for name in sorted({one.chain for one in elements}):
+        own, filled = _landmarks_of(name, [one for one in elements if one.chain == name], prediction, schema)
+        mean[own], cov[own], presence[own] = filled.mean[own], filled.cov[own], filled.presence[own]
+    return replace(prediction, mean=mean, cov=cov, presence=presence, instances=tuple(elements))
+
+
 def following(prediction: Prediction, schema: LandmarkSchema) -> Prediction:
     """Return a prediction whose named elements lie where its landmarks are, after these were moved."""
     if prediction.instances is None:

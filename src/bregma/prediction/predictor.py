@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from bregma.geometry import Array
 from bregma.hardware import autocast_dtype, detect_hardware
 from bregma.inference import Chooser, memory_format, predict_source
 from bregma.prediction.chains import following, merge_chains, unflip_instances
+from bregma.prediction.close_ups import look_again
+from bregma.prediction.failure import Failure
 from bregma.prediction.pairing import choose_together
 from bregma.schema import LandmarkSchema
 from bregma.shape_model import flag_outliers, reconcile
@@ -29,14 +31,6 @@ from bregma.types import ArrayImage, ArraySlab, Case, Prediction, SlabSource, Va
 
 CHUNK = 32
 """Cases whose pixels are held at once."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A case that could not be predicted."""
-
-    case_id: str
-    reason: str
 
 
 class Predictor:
@@ -75,6 +69,10 @@ class Predictor:
         for bundle in bundles:
             bundle.network.to(self.device)
             bundle.network.to(memory_format=memory_format(self.device))  # type: ignore[call-overload]
+        # The close-ups of an element are mirrored where the whole image is.
+        self._close_ups = [
+            None if bundle.close_up is None else Predictor([bundle.close_up], config) for bundle in bundles
+        ]
 
     def predict(self, cases: Iterable[Case]) -> Iterator[Prediction | Failure]:
         """Yield a prediction, or the reason why there is none, for every case in order."""
@@ -101,12 +99,18 @@ class Predictor:
     def _average(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         if not cases:
             return iter(())
-        answers = [self._by_one(*each, cases) for each in zip(self.bundles, self.settings, strict=True)]
+        each = zip(self.bundles, self.settings, self._close_ups, strict=True)
+        answers = [self._by_one(bundle, settings, close_up, cases) for bundle, settings, close_up in each]
         return (self._together(parts) for parts in zip(*answers, strict=True))
 
-    def _by_one(self, bundle: Bundle, settings: PredictConfig, cases: Sequence[Case]) -> list[Prediction]:
+    def _by_one(
+        self, bundle: Bundle, settings: PredictConfig, close_up: Predictor | None, cases: Sequence[Case]
+    ) -> list[Prediction]:
         views = [list(view) for view in self._views(bundle, settings, cases)]
         seen = [self._together(parts) for parts in zip(*views, strict=True)]
+        if settings.refine and close_up is not None:
+            pairs = zip(seen, cases, strict=True)
+            seen = [look_again(found, case, bundle, close_up.predict) for found, case in pairs]
         weight = bundle.shape_weight(settings.shape_weight)
         if settings.correction and bundle.correction is not None:
             seen = [corrected(p, bundle.correction, bundle.config.preprocess) for p in seen]

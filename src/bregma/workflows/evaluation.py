@@ -14,7 +14,8 @@ from bregma.errors import ConfigError, SchemaError, SplitError
 from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
 from bregma.evaluation.stored import load_run as load_stored
 from bregma.files import write_json
-from bregma.prediction.predictor import Failure, Predictor
+from bregma.prediction.failure import Failure
+from bregma.prediction.predictor import Predictor
 from bregma.report import write_comparison_html, write_predictions, write_report
 from bregma.report.tables import iter_predictions
 from bregma.results import ComparisonTable, Evaluation

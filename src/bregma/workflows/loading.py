@@ -10,7 +10,7 @@ from typing import Any
 from bregma.datasets import read_dataset
 from bregma.errors import ImageError, InputError, LabelError
 from bregma.io import Plane, find_images, open_image
-from bregma.prediction.predictor import Failure
+from bregma.prediction.failure import Failure
 from bregma.types import Case, Dataset
 
 

@@ -16,7 +16,8 @@ from bregma.errors import RunError
 from bregma.files import write_json
 from bregma.io import Plane
 from bregma.measurement import measure_landmarks, measure_prediction
-from bregma.prediction.predictor import Failure, Predictor
+from bregma.prediction.failure import Failure
+from bregma.prediction.predictor import Predictor
 from bregma.report import (
     PredictedCase,
     contact_sheet,

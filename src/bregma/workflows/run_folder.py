@@ -7,6 +7,7 @@ plan.json         every resolved setting with its reason
 schema.json  split.json  provenance.json
 history.csv  curves.png  tensorboard/  checkpoint/
 bundle/           the trained model
+close_up/         the training of its second network, a run of its own, where there is one
 evaluation/PART/  metrics.json, cases.csv, points.csv, ...
 report.html
 """
@@ -50,6 +51,11 @@ class RunFolder:
     def bundle(self) -> Path:
         """The trained model."""
         return self.root / "bundle"
+
+    @property
+    def close_up(self) -> Path:
+        """The training of the network for close-ups, a run of its own."""
+        return self.root / "close_up"
 
     @property
     def report(self) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bregma.bundle import save_bundle
+from bregma.close_up import RefineConfig
 from bregma.data.fingerprint import fingerprint
 from bregma.data.split import Split
 from bregma.errors import ConfigError, LabelError, RunError, SplitError
@@ -35,6 +36,7 @@ from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.named_settings import settings_of
 from bregma.workflows.quantities import in_quantities
+from bregma.workflows.refining import check_refine, close_up_dataset, close_up_recipe
 from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe, command_line, provenance
 from bregma.workflows.track import Track, untracked
 from bregma.workflows.trusted import TrustedLabels, trusted_labels
@@ -149,7 +151,7 @@ def train_loaded(
         run.trusted.trust,
     )
     trained = trainer.fit(resume=resume)
-    return _finish(folder, dataset, run, trained, track)
+    return _finish(folder, dataset, run, trained, observer, track)
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         lines=loaded.lines,
     )
     _check_correction(loaded.recipe, dataset.schema, planned.plan.model.codec.name)
+    check_refine(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
     planned = with_standards(planned, dataset.schema, parts["train"])
     planned = with_first_weights(with_reference(planned, parts["train"]))
     check_plan(planned.plan, dataset.schema, len(parts["train"]))
@@ -292,7 +295,9 @@ def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...
     return parts
 
 
-def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, track: Track) -> TrainResult:
+def _finish(
+    folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, observer: Observer | None, track: Track
+) -> TrainResult:
     about = read_json(folder.root / "provenance.json")
     about["training"] = {"epoch": trained.epoch, "images": trained.images, "seconds": round(trained.seconds, 1)}
     if trained.history:
@@ -309,6 +314,10 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
         predict=run.recipe.predict,
     )
     save(provenance=about)
+    if run.recipe.refine is not None:
+        close_up = _train_close_up(folder, dataset.schema, run, run.recipe.refine, observer, track)
+        about["close_up"] = {"images": close_up.images, "seconds": round(close_up.seconds, 1)}
+        save(provenance=about, refine=run.recipe.refine, close_up=close_up.bundle)
     if run.recipe.predict.correction:
         correction = correction_of(folder.bundle, run.parts["train"], track)
         about["correction"] = None if correction is None else {"px": correction.before, "px_after": correction.after}
@@ -336,6 +345,21 @@ def _finish(folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, tr
         images=trained.images,
         seconds=trained.seconds,
     )
+
+
+def _train_close_up(
+    folder: RunFolder,
+    schema: LandmarkSchema,
+    run: _Run,
+    config: RefineConfig,
+    observer: Observer | None,
+    track: Track,
+) -> TrainResult:
+    """Train the second network in a run of its own inside the run's folder, or go on with it."""
+    plan = run.planned.plan
+    close_ups = close_up_dataset(run.parts, schema, config, plan.model.preprocess)
+    loaded = close_up_recipe(config, flip=run.recipe.predict.flip, seed=plan.train.seed)
+    return train_loaded(close_ups, folder.close_up, loaded, resume=True, observer=observer, track=track)
 
 
 def selection_notes(planned: Planned, part: str, trained: Trained) -> tuple[str, ...]:
