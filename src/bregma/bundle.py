@@ -6,6 +6,9 @@ schema.json
 weights.safetensors
 shape_model.json     how the landmarks lie to each other; absent where the training images were too few to tell
 correction.json      how predicted points err together; absent where nobody asked for it, or it did not help
+regression.json      how quantities are read off features; with regression.safetensors, its fitted numbers; absent where
+                     the network itself gives them
+roi/                 a bundle of its own, whose landmarks enclose what these features are pooled over; absent likewise
 close_up/            a bundle of its own, which looks again at each element of a chain; absent where nobody asked for it
 """
 
@@ -34,6 +37,8 @@ from bregma.files import atomic_path, read_json, sha256_file, write_json
 from bregma.networks import AnyNetworkConfig, Network, build_network
 from bregma.networks.encoders import EncoderConfig
 from bregma.networks.timm_unet import TimmUNetConfig
+from bregma.regression import FILES as REGRESSION_FILES
+from bregma.regression import Regression, load_regression, save_regression
 from bregma.schema import LandmarkSchema, schema_from_dict
 from bregma.shape_model import ShapeModel
 
@@ -46,7 +51,8 @@ _SHAPE = "shape_model.json"
 _CORRECTION = "correction.json"
 _CLOSE_UP = "close_up/bundle.json"
 """Holds the hashes of the other files of that bundle."""
-_OPTIONAL = {_SHAPE, _CORRECTION, _CLOSE_UP}
+_ROI = "roi/bundle.json"
+_OPTIONAL = {_SHAPE, _CORRECTION, _CLOSE_UP, _ROI, *REGRESSION_FILES}
 _COPY = "copy the whole bundle again from its source"
 
 
@@ -120,6 +126,8 @@ class Bundle:
         correction: how the points err together, if that was asked for and helps.
         refine: what close-ups of elements show, if there is a network for them.
         close_up: that network, which knows the parts of one element.
+        regression: gives the quantities in place of the network's own last layers, if one was fitted.
+        roi: finds the landmarks that enclose what the regression looks at, if it looks at a part only.
     """
 
     name: str
@@ -133,6 +141,14 @@ class Bundle:
     correction: Correction | None = None
     refine: RefineConfig | None = None
     close_up: Bundle | None = None
+    regression: Regression | None = None
+    roi: Bundle | None = None
+
+    @property
+    def slices(self) -> int:
+        """Neighbouring slices of a volume that are read for a prediction."""
+        fitted = 1 if self.regression is None else self.regression.config.slices
+        return max(self.config.preprocess.slices, fitted)
 
     def shape_weight(self, asked: float | None) -> float:
         """Return the weight of the shape model; see :attr:`PredictConfig.shape_weight`."""
@@ -170,10 +186,12 @@ def save_bundle(
     correction: Correction | None = None,
     refine: RefineConfig | None = None,
     close_up: Path | None = None,
+    regression: Regression | None = None,
+    roi: Path | None = None,
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
 
-    ``close_up`` is the folder of a bundle, which is copied into this one.
+    ``close_up`` and ``roi`` are folders of bundles, which are copied into this one.
 
     Raises:
         RunError: the folder cannot be written.
@@ -190,10 +208,13 @@ def save_bundle(
             write_json(temporary / _SHAPE, shape_model.to_dict())
         if correction is not None:
             write_json(temporary / _CORRECTION, correction.to_dict())
+        if regression is not None:
+            save_regression(temporary, regression)
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
-        if close_up is not None:
-            shutil.copytree(close_up, temporary / Path(_CLOSE_UP).parent)
-            hashes[_CLOSE_UP] = sha256_file(temporary / _CLOSE_UP)
+        for name_of_part, part in ((_CLOSE_UP, close_up), (_ROI, roi)):
+            if part is not None:
+                shutil.copytree(part, (temporary / name_of_part).parent)
+                hashes[name_of_part] = sha256_file(temporary / name_of_part)
         header = _Header(
             format=FORMAT,
             name=name,
@@ -247,6 +268,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         network, codec = _without_download(header.model, schema)
         shape_model = _load_shape_model(root / _SHAPE, len(schema)) if _SHAPE in header.sha256 else None
         correction = _load_correction(root / _CORRECTION, len(schema)) if _CORRECTION in header.sha256 else None
+        regression = load_regression(root) if REGRESSION_FILES[0] in header.sha256 else None
     except (InputError, SchemaError, ConfigError) as error:
         raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
     _load_weights(network, root / "weights.safetensors")
@@ -262,6 +284,8 @@ def load_bundle(folder: str | Path) -> Bundle:
         correction=correction,
         refine=header.refine,
         close_up=_load_close_up(root, header, schema),
+        regression=regression,
+        roi=load_bundle((root / _ROI).parent) if _ROI in header.sha256 else None,
     )
 
 

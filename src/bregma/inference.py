@@ -14,9 +14,10 @@ from bregma.codecs import Codec, Decoded
 from bregma.codecs.base import Candidates, DecodedValues
 from bregma.data.loader import Batch, SampleSource, batches, input_factor
 from bregma.exchange import Sets, matching_order
-from bregma.geometry import Array
+from bregma.geometry import Array, Frame
 from bregma.instances import Instance
 from bregma.outlines import place_on_outline, seen_of
+from bregma.schema import Quantity
 from bregma.types import Case, Prediction, Value
 
 
@@ -117,15 +118,30 @@ def _values(decoded: DecodedValues, row: int, source: SampleSource, index: int, 
     frame, found = source.cases[index].frame, {}
     for column, position in enumerate(decoded.columns):
         quantity = source.schema.quantities[position]
-        factor, unit = input_factor(quantity.dimension, frame, matrix), quantity.unit
-        if factor is None:
-            # As if a pixel of the original image were a millimetre.
-            factor = input_factor(quantity.dimension, replace(frame, spacing=(1.0, 1.0), spacing_source="user"), matrix)
-            unit = {"length": "px", "area": "px2"}[quantity.dimension]
-        factor = 1.0 if factor is None else factor
-        sd = None if decoded.sd is None else float(decoded.sd[row, column]) / factor
-        found[quantity.name] = Value(float(decoded.mean[row, column]) / factor, sd, unit)
+        sd = None if decoded.sd is None else float(decoded.sd[row, column])
+        found[quantity.name] = value_in_units(quantity, float(decoded.mean[row, column]), sd, frame, matrix)
     return found
+
+
+def value_in_units(quantity: Quantity, mean: float, sd: float | None, frame: Frame, matrix: Array) -> Value:
+    """Return a quantity of the input in its unit.
+
+    A length or an area without a spacing is given in pixels of the original image.
+
+    Args:
+        quantity: its declaration.
+        mean: as the input shows it; a length or an area in its pixels.
+        sd: likewise; None where it is not known.
+        frame: of the original image.
+        matrix: from pixels of the original image to those of the input.
+    """
+    factor, unit = input_factor(quantity.dimension, frame, matrix), quantity.unit
+    if factor is None:
+        # As if a pixel of the original image were a millimetre.
+        factor = input_factor(quantity.dimension, replace(frame, spacing=(1.0, 1.0), spacing_source="user"), matrix)
+        unit = {"length": "px", "area": "px2"}[quantity.dimension]
+    factor = 1.0 if factor is None else factor
+    return Value(mean / factor, None if sd is None else sd / factor, unit)
 
 
 def _places(candidates: Candidates, row: int, matrix: Array) -> Places:

@@ -16,6 +16,7 @@ from bregma.config import Config, Loc, laid_over, read_yaml, validate, with_over
 from bregma.data.split import Method, Split, make_split
 from bregma.errors import ConfigError
 from bregma.evaluation import EvaluationSettings
+from bregma.regression import FitConfig
 from bregma.types import Dataset
 
 
@@ -84,6 +85,8 @@ class Recipe(Config):
     predict: PredictConfig = PredictConfig()
     refine: RefineConfig | None = None
     """A second network for close-ups of the elements of a chain; None trains the one alone."""
+    fit: FitConfig | None = None
+    """A classical regressor on features, in place of the last layers of a network with the codec ``scalar``."""
     model: dict[str, Any] = Field(default_factory=dict)
     augment: dict[str, Any] = Field(default_factory=dict)
     loss: list[dict[str, Any]] | None = None

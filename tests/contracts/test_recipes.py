@@ -17,6 +17,7 @@ from bregma.shape_model import MIN_CASES, shape_model_of
 from bregma.training.loop import Trainer
 from bregma.training.plan import Planned, flatten, make_plan, with_reference
 from bregma.types import Dataset, Prediction
+from bregma.workflows.training import as_trained
 
 PHANTOM_OF = {
     "demo": "lumbar_lateral",
@@ -25,6 +26,7 @@ PHANTOM_OF = {
     "spine": "lumbar_lateral",
     "fetal": "fetal_head",
     "ceph": "hand",
+    "bmd": "lumbar_mri",
 }
 """Recipes that are not called like their phantom, or their folders."""
 
@@ -64,7 +66,8 @@ def phantom_of(name: str) -> str:
 
 
 def phantoms(name: str, count: int = 4) -> Dataset:
-    return make_phantoms(phantom_of(name), count, size=128, difficulty="easy")
+    data = make_phantoms(phantom_of(name), count, size=128, difficulty="easy")
+    return as_trained(data, load_recipe(name).recipe)
 
 
 def small(name: str) -> tuple[str, ...]:
@@ -72,7 +75,9 @@ def small(name: str) -> tuple[str, ...]:
     network = load_recipe(name).recipe.model.get("network", {})
     first = ("pretrained=none",) if "pretrained" in network else ()
     changes = (*first, *SMALL_NETWORK.get(network.get("name", ""), ()))
-    return (*SMALL, *(f"model.network.{change}" for change in changes))
+    # Phantoms are single images; volumes go through training in tests/workflows/test_volumes.py.
+    slices = ("model.preprocess.slices=1", "augment.slice_shift=0")
+    return (*SMALL, *slices, *(f"model.network.{change}" for change in changes))
 
 
 def planned(name: str, overrides: tuple[str, ...] = (), hardware: Hardware | None = None) -> Planned:

@@ -109,6 +109,9 @@ def phantom(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the phantom, e.g. fov=wild; may be repeated."),
     ] = None,
     sheet_only: Annotated[bool, typer.Option("--sheet-only", help="Write the contact sheet alone.")] = False,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Write whole volumes with a table of their quantities (lumbar_mri).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make simulated images with exact truth, as a dataset that every other command reads."""
@@ -125,6 +128,7 @@ def phantom(
         images_per_subject=images_per_subject,
         overrides=set_ or (),
         sheet_only=sheet_only,
+        volumes=volumes,
     )
     facts = {
         "written": str(out),

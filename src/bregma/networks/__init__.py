@@ -14,6 +14,7 @@ from bregma.networks.maht import MAHTConfig, MAHTNet
 from bregma.networks.resnet_attention import ResNetAttention, ResNetAttentionConfig
 from bregma.networks.scn import SCN, SCNConfig
 from bregma.networks.simple_baseline import SimpleBaseline, SimpleBaselineConfig
+from bregma.networks.simple_cnn import SimpleCNN, SimpleCNNConfig
 from bregma.networks.timm_unet import TimmUNet, TimmUNetConfig
 from bregma.networks.unet import UNet, UNetConfig
 from bregma.schema import LandmarkSchema
@@ -27,7 +28,8 @@ AnyNetworkConfig = Annotated[
     | MAHTConfig
     | ResNetAttentionConfig
     | CoordinateNetConfig
-    | LightConfig,
+    | LightConfig
+    | SimpleCNNConfig,
     Field(discriminator="name"),
 ]
 
@@ -41,6 +43,7 @@ NETWORKS: dict[str, tuple[type[NetworkConfig], Any]] = {
     "resnet_attention": (ResNetAttentionConfig, ResNetAttention),
     "coordinate_net": (CoordinateNetConfig, CoordinateNet),
     "light": (LightConfig, Light),
+    "simple_cnn": (SimpleCNNConfig, SimpleCNN),
 }
 
 

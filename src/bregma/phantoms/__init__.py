@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bregma.phantoms.base import Difficulty, Generator, PhantomSettings
     from bregma.types import Case, Dataset
 
-__all__ = ["PHANTOMS", "PhantomInfo", "iter_phantoms", "make_phantoms", "phantom_settings"]
+__all__ = ["PHANTOMS", "PhantomInfo", "iter_phantoms", "make_phantoms", "phantom_settings", "volume_maker"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class PhantomInfo:
         module: the module that holds its generator and settings, imported on first use.
         draw: name of the generator in that module.
         settings: name of the settings class in that module.
+        volume: name of the function that draws the whole stack of slices, for anatomies that have one.
     """
 
     schema: str
@@ -37,6 +38,7 @@ class PhantomInfo:
     module: str
     draw: str
     settings: str
+    volume: str | None = None
 
     def generator(self) -> Generator[Any]:
         """Import and return the function that draws one phantom."""
@@ -92,10 +94,21 @@ PHANTOMS: Mapping[str, PhantomInfo] = MappingProxyType(
             module="bregma.phantoms.lumbar_mri",
             draw="draw_lumbar_mri",
             settings="LumbarMRISettings",
+            volume="make_volume",
         ),
     }
 )
 """Name to phantom."""
+
+
+def volume_maker(name: str) -> Any:
+    """Return the function that draws whole volumes of the phantom ``name``; None where there is none.
+
+    Raises:
+        ConfigError: an unknown phantom.
+    """
+    info = _info(name)
+    return None if info.volume is None else getattr(import_module(info.module), info.volume)
 
 
 def phantom_settings(

@@ -25,6 +25,7 @@ from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.close_ups import look_again
 from bregma.prediction.failure import Failure
 from bregma.prediction.pairing import choose_together
+from bregma.prediction.regressed import Regressor
 from bregma.schema import LandmarkSchema
 from bregma.shape_model import flag_outliers, reconcile
 from bregma.types import ArrayImage, ArraySlab, Case, Prediction, SlabSource, Value
@@ -73,6 +74,12 @@ class Predictor:
         self._close_ups = [
             None if bundle.close_up is None else Predictor([bundle.close_up], config) for bundle in bundles
         ]
+        self._regressors = [
+            None
+            if bundle.regression is None
+            else Regressor(bundle, None if bundle.roi is None else Predictor([bundle.roi]))
+            for bundle in bundles
+        ]
 
     def predict(self, cases: Iterable[Case]) -> Iterator[Prediction | Failure]:
         """Yield a prediction, or the reason why there is none, for every case in order."""
@@ -82,7 +89,7 @@ class Predictor:
 
     def _chunk(self, cases: Sequence[Case]) -> Iterator[Prediction | Failure]:
         # One at a time, so that a bad file costs only itself; what was read is kept for the networks.
-        reach = max(bundle.config.preprocess.slices for bundle in self.bundles) // 2
+        reach = max(bundle.slices for bundle in self.bundles) // 2
         read = [_read(case, reach) for case in cases]
         predicted = iter(self._all([case for case in read if isinstance(case, Case)]))
         return (next(predicted) if isinstance(case, Case) else case for case in read)
@@ -99,13 +106,14 @@ class Predictor:
     def _average(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         if not cases:
             return iter(())
-        each = zip(self.bundles, self.settings, self._close_ups, strict=True)
-        answers = [self._by_one(bundle, settings, close_up, cases) for bundle, settings, close_up in each]
+        answers = [self._by_one(number, cases) for number in range(len(self.bundles))]
         return (self._together(parts) for parts in zip(*answers, strict=True))
 
-    def _by_one(
-        self, bundle: Bundle, settings: PredictConfig, close_up: Predictor | None, cases: Sequence[Case]
-    ) -> list[Prediction]:
+    def _by_one(self, number: int, cases: Sequence[Case]) -> list[Prediction]:
+        bundle, settings, close_up = self.bundles[number], self.settings[number], self._close_ups[number]
+        regressor = self._regressors[number]
+        if regressor is not None:
+            return [regressor.predict(case, "+".join(b.name for b in self.bundles)) for case in cases]
         views = [list(view) for view in self._views(bundle, settings, cases)]
         seen = [self._together(parts) for parts in zip(*views, strict=True)]
         if settings.refine and close_up is not None:

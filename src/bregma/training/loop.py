@@ -145,6 +145,10 @@ class Trainer:
         self.fabric.barrier()
         return self._result()
 
+    def untrained(self) -> Trained:
+        """Return the weights that a training would start from."""
+        return self._result()
+
     def _train(self, board: TensorBoardLog | None) -> None:
         settings, progress = self.plan.train, self.progress
         saved = time.monotonic()

@@ -26,6 +26,7 @@ from bregma.types import Dataset
 from bregma.workflows.auditing import audit_dataset, write_audit
 from bregma.workflows.dataset_figures import case_tile, draw_dataset_figures
 from bregma.workflows.loading import DataOptions, load_data
+from bregma.workflows.phantom_volumes import write_phantom_volumes
 from bregma.workflows.track import Track, untracked
 
 SHEET_IMAGES = 24
@@ -149,8 +150,12 @@ def phantom(
     images_per_subject: int = 1,
     overrides: Sequence[str] = (),
     sheet_only: bool = False,
+    volumes: bool = False,
 ) -> Dataset:
     """Make simulated images with exact truth; writes images, ``dataset.json`` and a contact sheet.
+
+    With ``volumes``, whole stacks of slices are written as NIfTI, with a table of their quantities (``labels.csv``),
+    the declaration of its columns (``columns.yaml``) and the schema of the quantities (``schema.yaml``).
 
     Args:
         name: a row of ``PHANTOMS``.
@@ -162,9 +167,10 @@ def phantom(
         images_per_subject: images that show one subject.
         overrides: single settings of the phantom, ``a.b=value``.
         sheet_only: write the contact sheet alone.
+        volumes: write volumes in place of single images.
 
     Raises:
-        ConfigError: an unknown phantom or setting.
+        ConfigError: an unknown phantom or setting, or volumes of an anatomy that has none.
         RunError: the folder holds something already, or cannot be written.
     """
     usual = phantom_settings(name)
@@ -178,7 +184,18 @@ def phantom(
         images_per_subject=images_per_subject,
         settings=settings,
     )
-    if not sheet_only:
+    if volumes:
+        write_phantom_volumes(
+            name,
+            dataset,
+            Path(out),
+            seed=seed,
+            images_per_subject=images_per_subject,
+            size=size,
+            difficulty=difficulty,
+            settings=settings,
+        )
+    elif not sheet_only:
         write_dataset(dataset, out, "bregma_json")
     tiles = list(_tiles(dataset, (), SHEET_IMAGES))
     save_png(Path(out) / "contact_sheet.png", contact_sheet(tiles, columns=6))

@@ -33,6 +33,7 @@ from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.correcting import correction_of
 from bregma.workflows.evaluation import evaluate_bundle
+from bregma.workflows.fitting import check_fit, regression_of
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.named_settings import settings_of
 from bregma.workflows.quantities import in_quantities
@@ -150,7 +151,7 @@ def train_loaded(
         observer,
         run.trusted.trust,
     )
-    trained = trainer.fit(resume=resume)
+    trained = trainer.fit(resume=resume) if _trains(run.recipe) else trainer.untrained()
     return _finish(folder, dataset, run, trained, observer, track)
 
 
@@ -192,10 +193,15 @@ def check_recipe(dataset: Dataset, loaded: LoadedRecipe) -> None:
             check_length(run.planned.plan.train, len(run.parts["train"]))
 
 
+def _trains(recipe: Recipe) -> bool:
+    """Tell whether a network is trained, and not only asked for features."""
+    return recipe.fit is None or recipe.fit.train
+
+
 def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     run = _settle(dataset, loaded)
     planned, cases = run.planned, run.parts["train"]
-    if loaded.recipe.minutes is not None:
+    if loaded.recipe.minutes is not None and _trains(loaded.recipe):
         planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes)
     check_length(planned.plan.train, len(cases))
     about = provenance(dataset, run.split, command_line(), planned.plan)
@@ -221,6 +227,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         lines=loaded.lines,
     )
     _check_correction(loaded.recipe, dataset.schema, planned.plan.model.codec.name)
+    check_fit(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
     check_refine(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
     planned = with_standards(planned, dataset.schema, parts["train"])
     planned = with_first_weights(with_reference(planned, parts["train"]))
@@ -314,6 +321,12 @@ def _finish(
         predict=run.recipe.predict,
     )
     save(provenance=about)
+    notes: tuple[str, ...] = run.trusted.notes
+    if run.recipe.fit is not None:
+        fitted = regression_of(folder.bundle, run.parts["train"], run.recipe.fit, track)
+        about["fit"] = {"notes": list(fitted.notes), "chosen": dict(fitted.regression.chosen)}
+        notes = (*notes, *fitted.notes)
+        save(provenance=about, regression=fitted.regression, roi=fitted.roi)
     if run.recipe.refine is not None:
         close_up = _train_close_up(folder, dataset.schema, run, run.recipe.refine, observer, track)
         about["close_up"] = {"images": close_up.images, "seconds": round(close_up.seconds, 1)}
@@ -333,7 +346,7 @@ def _finish(
             name=f"{folder.root.resolve().name}, {dataset.name} {part}",
             settings=run.recipe.evaluate,
             predict=run.recipe.predict,
-            notes=(*run.trusted.notes, *selection_notes(run.planned, part, trained)),
+            notes=(*notes, *selection_notes(run.planned, part, trained)),
             track=track,
         )
     return TrainResult(
