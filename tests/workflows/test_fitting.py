@@ -1,0 +1,290 @@
+"""Classical regressors on the ordinary road: fitted by ``train``, kept in a bundle, applied by ``predict``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny
+from bregma.bundle import load_bundle
+from bregma.errors import BregmaError, ConfigError, LabelError
+from bregma.geometry import Frame
+from bregma.prediction.failure import Failure
+from bregma.prediction.features import SPACING, FeatureExtractor, region_masks
+from bregma.prediction.predictor import Predictor
+from bregma.schema import schema_from_dict
+from bregma.types import ArrayImage, ArraySlab, Case, Dataset, LandmarkSet, Prediction
+from bregma.workflows import train
+
+SCHEMA = schema_from_dict(
+    {
+        "name": "grey",
+        "title": "How bright a square is",
+        "landmarks": [],
+        "flip": "keep",
+        "quantities": [
+            {"name": "level", "label": "Level", "unit": "1", "source": "test"},
+            {"name": "side", "label": "Side", "unit": "mm", "dimension": "length", "source": "test"},
+        ],
+    },
+    where="tests",
+)
+CORNERS = schema_from_dict(
+    {
+        "name": "corners",
+        "title": "Corners",
+        "landmarks": [{"name": name, "label": name} for name in "abcd"],
+        "flip": "keep",
+    },
+    where="tests",
+)
+
+
+def square(number: int) -> tuple[np.ndarray, float, float, tuple[float, float]]:
+    """A square of some level and side on a background of another level that says nothing; its middle is anywhere."""
+    rng = np.random.default_rng(number)
+    level, side, background = rng.uniform(60, 180), rng.uniform(14, 26), rng.uniform(60, 180)
+    x, y = rng.uniform(20, 44, 2)
+    image = np.full((64, 64), background)
+    rows, columns = np.mgrid[:64, :64]
+    image[(abs(rows - y) <= side / 2) & (abs(columns - x) <= side / 2)] = level
+    # Both ends of the range are on every image, so that its percentiles do not depend on the square.
+    image[0, :8], image[1, :8] = 0, 255
+    return (image + rng.normal(0, 2, image.shape)).clip(0, 255).astype(np.uint8), level, side, (x, y)
+
+
+def cases(count: int, start: int = 0) -> tuple[Case, ...]:
+    found = []
+    for number in range(start, start + count):
+        image, level, side, _ = square(number)
+        spacing = 0.5 if number % 2 else 0.25
+        frame = Frame((64, 64), (spacing, spacing), "phantom")
+        tags = {"age": 20.0 + level / 4, "sex": "F" if number % 2 else "M"}
+        targets = {"level": level, "side": side * spacing}
+        found.append(Case(f"c{number}", f"s{number}", ArrayImage(image), frame, targets=targets, tags=tags))
+    return tuple(found)
+
+
+def dataset(count: int = 50) -> Dataset:
+    every = cases(count)
+    ids = [case.id for case in every]
+    return Dataset("grey", SCHEMA, every, {"train": tuple(ids[:-10]), "test": tuple(ids[-10:])})
+
+
+SMALL = (
+    "model.preprocess.size=[64, 64]",
+    "model.preprocess.percentiles=[0, 100]",
+    "model.network={name: coordinate_net, encoder: test_resnet, pretrained: none}",
+    "split.method=given",
+    "fit.inner_folds=3",
+    "train.workers=0",
+    "predict.accelerator=cpu",
+    "evaluate.draws=100",
+)
+
+
+def located(folder: Path) -> Path:
+    """Train a tiny landmark model on the corners of the squares."""
+    found = []
+    for case in cases(24, start=500):
+        _, _, side, (x, y) = square(int(case.id[1:]))
+        points = np.array([[x, y]]) + side / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        found.append(replace(case, targets={}, landmarks=LandmarkSet(points, np.zeros(4, dtype=int))))
+    ids = [case.id for case in found]
+    data = Dataset("corners", CORNERS, tuple(found), {"train": tuple(ids[:20]), "val": tuple(ids[20:])})
+    network = "model.network={name: unet, base_channels: 8, levels: 3, map_stride: 2}"
+    overrides = ("model.preprocess.size=[64, 64]", network, "split.method=given", "train.epochs=40", "train.workers=0")
+    train(data, folder, overrides=[*overrides, "evaluate.draws=100", "train.batch_size=4"])
+    return folder
+
+
+class TestRun:
+    @pytest.mark.parametrize("regressor", ["elastic_net", "svr", "random_forest", "gaussian_process"])
+    def test_is_fitted_kept_and_applied(self, regressor: str, tmp_path: Path) -> None:
+        data = dataset()
+        settings = {"random_forest": "trees: 40, min_leaf: 2, max_features: 0.5"}.get(regressor, "")
+        overrides = [*SMALL, f"fit.regressor={{name: {regressor}, {settings}}}", "fit.pyramid=false"]
+        result = train(data, tmp_path / "run", overrides=overrides)
+        assert result.evaluation is not None
+        assert result.images == 0
+        metrics = result.evaluation.metrics
+        # Statistics of the whole image tell something of level and side, but not all.
+        assert metrics["side_r2"].value > 0.3
+        bundle = load_bundle(result.run)
+        assert bundle.regression is not None
+        assert set(bundle.regression.models) == {"level", "side"}
+        assert bundle.regression.columns[0] == SPACING
+        found = list(Predictor([bundle]).predict(data.cases[-10:]))
+        assert len(found) == 10
+        for one in found:
+            assert isinstance(one, Prediction)
+            assert one.values["side"].unit == "mm"
+            assert (one.values["level"].sd is not None) == (regressor == "gaussian_process")
+
+    def test_a_length_follows_the_spacing_of_its_image(self, tmp_path: Path) -> None:
+        data = dataset()
+        result = train(data, tmp_path / "run", overrides=[*SMALL, "fit.pyramid=false"])
+        predictor = Predictor([load_bundle(result.run)])
+        case = replace(data.cases[-1], frame=Frame((64, 64)))
+        (bare,) = predictor.predict([case])
+        assert isinstance(bare, Prediction)
+        assert bare.values["side"].unit == "px"
+
+    def test_the_region_of_interest_is_what_landmarks_enclose(self, tmp_path: Path) -> None:
+        data, roi = dataset(), located(tmp_path / "roi")
+        plain, local = (
+            train(data, tmp_path / name, overrides=[*SMALL, "fit.pyramid=false", *more]).evaluation
+            for name, more in (("plain", ()), ("local", (f"fit.roi={roi}",)))
+        )
+        assert plain is not None
+        assert local is not None
+        assert local.metrics["level_mae"].value < 0.4 * plain.metrics["level_mae"].value
+        assert local.metrics["level_r2"].value > 0.95
+        # The bundle is whole: it needs the run of the landmarks no longer.
+        (roi / "bundle" / "bundle.json").unlink()
+        bundle = load_bundle(tmp_path / "local")
+        assert bundle.roi is not None
+        assert bundle.roi.schema.names == tuple("abcd")
+        (found,) = Predictor([bundle]).predict(data.cases[-1:])
+        assert isinstance(found, Prediction)
+        assert found.values["level"].mean == pytest.approx(data.cases[-1].targets["level"], abs=15)
+
+    def test_covariates_join_and_stand_alone(self, tmp_path: Path) -> None:
+        data = dataset()
+        more = ("fit.covariates=[age, sex]", "fit.only_covariates=true")
+        result = train(data, tmp_path / "run", overrides=[*SMALL, *more])
+        assert result.evaluation is not None
+        assert result.evaluation.metrics["level_r2"].value > 0.9
+        bundle = load_bundle(result.run)
+        assert bundle.regression is not None
+        assert bundle.regression.columns == ("age", "sex=F", "sex=M")
+        ageless = replace(data.cases[-1], tags={"sex": "F"})
+        strange = replace(data.cases[-1], tags={"sex": "X", "age": 40})
+        known, first, second = Predictor([bundle]).predict([data.cases[-1], ageless, strange])
+        assert isinstance(known, Prediction)
+        assert isinstance(first, Failure)
+        assert "age" in first.reason
+        assert isinstance(second, Failure)
+        assert "one of F, M" in second.reason
+
+    def test_training_cases_that_cannot_be_used_are_named_and_the_rest_goes_on(self, tmp_path: Path) -> None:
+        data = dataset()
+        first = replace(data.cases[0], tags={"sex": "F"})
+        data = replace(data, cases=(first, *data.cases[1:]))
+        result = train(data, tmp_path / "run", overrides=[*SMALL, "fit.covariates=[age]", "fit.pyramid=false"])
+        assert result.evaluation is not None
+        assert [note for note in result.evaluation.notes if note.startswith("c0 was not learned from: ")]
+
+    def test_features_of_a_network_that_is_trained_first(self, tmp_path: Path) -> None:
+        more = ("fit.train=true", "train.epochs=2", "train.batch_size=8", "fit.intensities=false")
+        result = train(dataset(), tmp_path / "run", overrides=[*SMALL, *more])
+        assert result.images == 80
+        bundle = load_bundle(result.run)
+        assert bundle.regression is not None
+        assert bundle.regression.columns[1].startswith("stride32_")
+
+    def test_shuffled_targets_give_nothing(self, tmp_path: Path) -> None:
+        """No way leads from the test patients' targets into what is fitted."""
+        data = dataset(80)
+        order = np.random.default_rng(3).permutation(80)
+        moved = tuple(replace(c, targets=data.cases[i].targets) for c, i in zip(data.cases, order, strict=True))
+        result = train(replace(data, cases=moved), tmp_path / "run", overrides=[*SMALL, "fit.pyramid=false"])
+        assert result.evaluation is not None
+        assert result.evaluation.metrics["level_r2"].low <= 0
+
+    @pytest.mark.parametrize(
+        ("more", "error", "words"),
+        [
+            (["model.codec.name=coordinate"], ConfigError, "codec scalar|no landmarks"),
+            (["fit.regressor={name: forest}"], ConfigError, r"fit\.regressor"),
+            (["fit.regressor={name: svr, c: []}"], ConfigError, "no value to choose"),
+            (["fit.covariates=[weight]"], LabelError, r"'weight'.*age, sex"),
+            (["fit.only_covariates=true"], ConfigError, "covariates"),
+            (["fit.inner_folds=60"], LabelError, "fewer subjects"),
+            (["fit.roi=nowhere"], BregmaError, "is not a bundle"),
+            (["fit.slices=2"], ConfigError, "odd"),
+            (["fit.slices=3", "model.preprocess.slices=3"], ConfigError, "one by one"),
+            (["fit.pyramid=false", "fit.intensities=false"], ConfigError, "nothing of the image"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_training(
+        self, more: list[str], error: type[Exception], words: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(error, match=words):
+            train(dataset(), tmp_path / "run", overrides=[*SMALL, *more])
+        assert not (tmp_path / "run" / "plan.json").exists()
+
+
+class TestFeatures:
+    def _extractor(self, slices: int = 1, **more: Any) -> FeatureExtractor:
+        from bregma.bundle import ModelConfig, build_model
+
+        model = ModelConfig.model_validate(
+            {
+                "preprocess": {"size": [64, 64], "percentiles": [0, 100]},
+                "network": {"name": "coordinate_net", "encoder": "test_resnet"},
+                "codec": {"name": "scalar"},
+            }
+        )
+        network, _ = build_model(model, SCHEMA)
+        preprocess = model.preprocess.model_copy(update={"slices": slices})
+        return FeatureExtractor(network, preprocess, accelerator="cpu", **more)
+
+    def test_every_column_has_a_name(self) -> None:
+        extractor = self._extractor()
+        (found,) = extractor.extract(cases(1, start=1))
+        assert not isinstance(found, Failure)
+        assert found.slices.shape == (1, len(extractor.columns))
+        assert len(set(extractor.columns)) == len(extractor.columns)
+        row = dict(zip(extractor.columns, found.pooled, strict=True))
+        assert row[SPACING] == pytest.approx(0.5)
+        image = cases(1, start=1)[0].image.load() / 255
+        assert row["image_mean"] == pytest.approx(image.mean(), abs=0.01)
+        assert row["image_p50"] == pytest.approx(np.median(image), abs=0.01)
+
+    def test_slices_are_seen_one_by_one_and_averaged(self) -> None:
+        one, other, third = (case.image.load() for case in cases(3))
+        case = replace(cases(1)[0], image=ArraySlab(np.stack([one, other, third])))
+        (found,) = self._extractor(3).extract([case])
+        assert not isinstance(found, Failure)
+        assert found.slices.shape[0] == 3
+        np.testing.assert_allclose(found.pooled, found.slices.mean(axis=0))
+        alone = replace(case, image=ArrayImage(other))
+        (single,) = self._extractor(1, pyramid=False).extract([alone])
+        assert not isinstance(single, Failure)
+        columns = self._extractor(1).columns
+        middle = dict(zip(columns, found.slices[1], strict=True))
+        assert middle["image_p50"] == pytest.approx(np.median(other) / 255, abs=0.02)
+
+    def test_a_file_that_cannot_be_read_is_a_failure(self) -> None:
+        broken = replace(cases(1)[0], frame=Frame((32, 32)))
+        first, second = self._extractor().extract([broken, cases(1)[0]])
+        assert isinstance(first, Failure)
+        assert "not as large" in first.reason
+        assert not isinstance(second, Failure)
+
+    def test_masks_of_a_region(self) -> None:
+        points = np.array([[20, 20], [40, 20], [40, 40], [20, 40]], dtype=float)
+        frame = Frame((64, 64))
+        given = Prediction("1", points, np.zeros((4, 2, 2)), np.ones(4), frame)
+        inside, around = region_masks(given, CORNERS, np.eye(3), (64, 64), where="1")
+        assert inside[30, 30] == 1
+        assert inside[20, 20] == 0, "the rim is left out"
+        assert around[30, 30] == 0
+        assert around[30, 45] == 1
+        assert around[30, 60] == 0
+        assert not (inside * around).any()
+        missing = replace(given, presence=np.array([1.0, 1.0, 0.0, 0.0]))
+        with pytest.raises(BregmaError, match="no region of interest"):
+            region_masks(missing, CORNERS, np.eye(3), (64, 64), where="1")
+
+    def test_a_network_without_a_pyramid_is_refused(self) -> None:
+        from bregma.bundle import ModelConfig, build_model
+
+        network, _ = build_model(ModelConfig.model_validate(tiny.MODEL), tiny.SCHEMA)
+        with pytest.raises(ConfigError, match="timm encoder"):
+            FeatureExtractor(network, ModelConfig().preprocess)
