@@ -145,6 +145,13 @@ def _networks() -> Iterator[CatalogRow]:
         yield CatalogRow(name, _first_line(network), _home(network))
 
 
+def _regressors() -> Iterator[CatalogRow]:
+    from bregma.regression import REGRESSORS
+
+    for name, config in REGRESSORS.items():
+        yield CatalogRow(name, _first_line(config), _home(config))
+
+
 def _codecs() -> Iterator[CatalogRow]:
     from bregma.codecs import CODECS
 
@@ -212,6 +219,7 @@ TABLES: Mapping[str, tuple[str, Callable[[], Iterator[CatalogRow]]]] = MappingPr
         "phantoms": ("Phantoms: simulated images with exact truth", _phantoms),
         "networks": ("Networks", _networks),
         "codecs": ("Codecs", _codecs),
+        "regressors": ("Classical regressors on features", _regressors),
         "losses": ("Losses", _losses),
         "steps": ("Preprocessing steps", _steps),
         "primitives": ("Measurement primitives", _primitives),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,10 @@ from bregma.prediction.failure import Failure
 from bregma.prediction.features import SPACING, FeatureExtractor, region_masks
 from bregma.prediction.predictor import Predictor
 from bregma.schema import schema_from_dict
-from bregma.types import ArrayImage, ArraySlab, Case, Dataset, LandmarkSet, Prediction
-from bregma.workflows import train
+from bregma.types import ArrayImage, ArraySlab, Dataset, LandmarkSet, Prediction
+from bregma.workflows import study, train
+from squares import SCHEMA, cases, square
 
-SCHEMA = schema_from_dict(
-    {
-        "name": "grey",
-        "title": "How bright a square is",
-        "landmarks": [],
-        "flip": "keep",
-        "quantities": [
-            {"name": "level", "label": "Level", "unit": "1", "source": "test"},
-            {"name": "side", "label": "Side", "unit": "mm", "dimension": "length", "source": "test"},
-        ],
-    },
-    where="tests",
-)
 CORNERS = schema_from_dict(
     {
         "name": "corners",
@@ -42,31 +31,6 @@ CORNERS = schema_from_dict(
     },
     where="tests",
 )
-
-
-def square(number: int) -> tuple[np.ndarray, float, float, tuple[float, float]]:
-    """A square of some level and side on a background of another level that says nothing; its middle is anywhere."""
-    rng = np.random.default_rng(number)
-    level, side, background = rng.uniform(60, 180), rng.uniform(14, 26), rng.uniform(60, 180)
-    x, y = rng.uniform(20, 44, 2)
-    image = np.full((64, 64), background)
-    rows, columns = np.mgrid[:64, :64]
-    image[(abs(rows - y) <= side / 2) & (abs(columns - x) <= side / 2)] = level
-    # Both ends of the range are on every image, so that its percentiles do not depend on the square.
-    image[0, :8], image[1, :8] = 0, 255
-    return (image + rng.normal(0, 2, image.shape)).clip(0, 255).astype(np.uint8), level, side, (x, y)
-
-
-def cases(count: int, start: int = 0) -> tuple[Case, ...]:
-    found = []
-    for number in range(start, start + count):
-        image, level, side, _ = square(number)
-        spacing = 0.5 if number % 2 else 0.25
-        frame = Frame((64, 64), (spacing, spacing), "phantom")
-        tags = {"age": 20.0 + level / 4, "sex": "F" if number % 2 else "M"}
-        targets = {"level": level, "side": side * spacing}
-        found.append(Case(f"c{number}", f"s{number}", ArrayImage(image), frame, targets=targets, tags=tags))
-    return tuple(found)
 
 
 def dataset(count: int = 50) -> Dataset:
@@ -288,3 +252,31 @@ class TestFeatures:
         network, _ = build_model(ModelConfig.model_validate(tiny.MODEL), tiny.SCHEMA)
         with pytest.raises(ConfigError, match="timm encoder"):
             FeatureExtractor(network, ModelConfig().preprocess)
+
+
+def test_a_study_compares_them_by_their_quantity(tmp_path: Path) -> None:
+    study_file = tmp_path / "study.yaml"
+    shared = ", ".join(json.dumps(one) for one in SMALL if not one.startswith(("split", "evaluate", "fit.inner")))
+    study_file.write_text(
+        "arms:\n"
+        "  - {name: grey, set: ['fit.regressor={name: elastic_net}', 'fit.pyramid=false', 'fit.inner_folds=3']}\n"
+        "  - {name: mean, set: ['fit.regressor={name: mean}', 'fit.pyramid=false']}\n"
+        f"folds: 3\nset: [{shared}]\nevaluate: {{draws: 100}}\ntiers: [5, 20]\n"
+    )
+    data = replace(dataset(36), splits={})
+    result = study(study_file, data, tmp_path / "study")
+    assert not result.failures
+    assert result.table is not None
+    assert result.table.unit == "1"
+    grey, mean = result.table.arms
+    assert grey.mre.n == mean.mre.n == 36
+    assert mean.mre.value == pytest.approx(np.mean([np.abs(c.targets["level"] - 120) for c in data]), rel=0.2)
+    assert grey.mre.value is not None
+    assert mean.difference is not None
+    assert mean.difference.value == pytest.approx(mean.mre.value - grey.mre.value)
+    assert {"level_r2", "side_mae"} <= {row.metric for row in result.table.comparison.rows}
+    assert list(result.table.landmarks.rows) == ["level"]
+    assert (tmp_path / "study" / "study.html").is_file()
+    again = study(study_file, data, tmp_path / "study")
+    assert again.table is not None
+    assert again.table.arms[0].mre == grey.mre

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from bregma import __version__
-from bregma.cli import about, data, experiments, models
+from bregma.cli import about, data, experiments, models, regression
 from bregma.errors import BregmaError
 
 INTERRUPTED = 130
@@ -48,6 +48,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "evaluate": Command(models.evaluate, "Models", "bregma evaluate runs/hand hands --part test"),
         "compare": Command(models.compare, "Models", "bregma compare runs/a runs/b --out runs/compare"),
         "study": Command(experiments.study, "Models", "bregma study chest/phases chest_xray --out runs/phases"),
+        "features": Command(regression.features, "Models", "bregma features resnet18 scans --out runs/features"),
+        "fit": Command(regression.fit, "Models", "bregma fit runs/features scans --regressor svr --out runs/fit"),
         "runs": Command(experiments.runs, "Models", "bregma runs list runs"),
         "predict": Command(models.predict, "Use", "bregma predict runs/hand study.dcm --out predicted"),
         "measure": Command(models.measure, "Use", "bregma measure predicted --json"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bregma.catalog import CatalogTable
     from bregma.results import ComparisonTable, Estimate, Evaluation
     from bregma.types import Measurement
-    from bregma.workflows import Inspection, PredictResult, RunRow, StudyResult, TrainResult
+    from bregma.workflows import FitComparison, Inspection, PredictResult, RunRow, StudyResult, TrainResult
     from bregma.workflows.runs import Pruned
 
 MOST_ROWS = 40
@@ -145,6 +145,18 @@ def show_comparison(table: ComparisonTable, out: Path) -> None:
     for note in table.notes:
         say(f"note: {note}")
     show_facts({"report": out / "comparison.html"})
+
+
+def show_fits(result: FitComparison) -> None:
+    """Write cross-validated regressors side by side."""
+    show_comparison(result.comparison, result.out)
+    show_facts({name: result.out / name / "report.html" for name in result.evaluations})
+
+
+def show_left_out(failures: Mapping[str, str]) -> None:
+    """Write which images could not be used."""
+    for case, reason in failures.items():
+        say(f"left out: {case}: {reason}")
 
 
 def show_study(result: StudyResult) -> None:

@@ -69,12 +69,14 @@ def load_run(folder: str | Path) -> StoredRun:
         raise InputError("is not an evaluation", where=root / "evaluation.json", expected="name, schema and settings")
     where = str(root / "evaluation.json")
     schema = schema_from_dict(about["schema"], where=where)
+    cases = {case.id: case for case in load_cases(root)}
+    none = CasePoints(*(np.zeros(shape) for shape in ((0,), (0, 2), (0,), (0,), (0,))))
     return StoredRun(
         name=str(about["name"]),
         schema=schema,
         settings=validate(EvaluationSettings, about["settings"], where=where),
-        cases={case.id: case for case in load_cases(root)},
-        points=_load_points(root / "points.csv", schema),
+        cases=cases,
+        points=_load_points(root / "points.csv", schema) if len(schema) else dict.fromkeys(cases, none),
         readings=tuple(_load_readings(root / "measurements.csv")),
         elements=load_elements(root / "elements.csv"),
     )
@@ -116,6 +118,7 @@ def table_of(
         settings: presence threshold and reference length to score by.
     """
     points = [run.points[case] for case in ids]
+    labelled = np.asarray(labelled, dtype=bool).reshape(len(points), -1)
     errors_px = np.where(labelled, [p.errors_px for p in points], np.nan)
     errors_mm = np.where(labelled, [p.errors_mm for p in points], np.nan)
     true = np.where(labelled[..., None], [p.true for p in points], np.nan)

@@ -19,6 +19,7 @@ from bregma.evaluation.compare import (
     unlike_notes,
 )
 from bregma.evaluation.figures import Figure, Space, estimates, spaces_of
+from bregma.evaluation.measured import common_unit
 from bregma.evaluation.notes import FEW_SUBJECTS
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.stored import StoredRun, pooled, seed_case
@@ -66,11 +67,11 @@ def compare_arms(
     seeds = len(arms[names[0]])
     common = shared_cases(runs)
     subjects = len(common.subjects)
-    unit = _main_space([shared_table(run, common, settings) for run in runs], settings)
+    unit = "" if runs[0].schema.quantities and not len(runs[0].schema) else _main_space(runs, common, settings)
     prepared = [_prepare(run, common, settings, unit) for run in runs]
     return StudyTable(
         title=title,
-        unit=_unit(prepared[0].space, settings),
+        unit=_unit(prepared[0].space, settings) if unit else prepared[0].space.unit,
         arms=_arm_results(arms, prepared, common, settings, tiers),
         tiers=tuple(tiers),
         tags=_by_tag(prepared, common, settings, tags),
@@ -80,8 +81,9 @@ def compare_arms(
     )
 
 
-def _main_space(tables: Sequence[PointTable], settings: EvaluationSettings) -> str:
+def _main_space(runs: Sequence[StoredRun], common: SharedCases, settings: EvaluationSettings) -> str:
     """Return the name of the space of every figure of a study; a part of the images may know more than all of them."""
+    tables = [shared_table(run, common, settings) for run in runs]
     if settings.at_size is not None:
         return spaces_of(tables[0], settings)[-1].name
     return "px" if any(table.errors_mm is None for table in tables) else "mm"
@@ -89,8 +91,25 @@ def _main_space(tables: Sequence[PointTable], settings: EvaluationSettings) -> s
 
 def _prepare(run: StoredRun, common: SharedCases, settings: EvaluationSettings, unit: str) -> _Arm:
     table = shared_table(run, common, settings)
+    if not unit:
+        space = _quantity_space(run, common)
+        return _Arm(run, table, space, _mean(table, space))
     space = next(space for space in spaces_of(table, settings) if space.name == unit)
     return _Arm(run, table, space, _mean(table, space))
+
+
+def _quantity_space(run: StoredRun, common: SharedCases) -> Space:
+    """Return the absolute errors ``(C, 1)`` of the first quantity, which a study of whole images is about."""
+    name = run.schema.quantities[0].name
+    own = {row.case_id: row for row in run.readings if row.name == name}
+    found = [own[case] for case in common.ids if case in own]
+    unit = common_unit(found) if found else run.schema.quantities[0].unit
+    errors = np.full((len(common.ids), 1), np.nan)
+    for place, case in enumerate(common.ids):
+        row = own.get(case)
+        if row is not None and row.unit == unit and row.predicted is not None and row.true is not None:
+            errors[place] = abs(row.predicted - row.true)
+    return Space(name, unit, errors, (), None, main=True)
 
 
 def _mean(table: PointTable, space: Space) -> Figure:
@@ -171,7 +190,7 @@ def _by_tag(
 
 
 def _part_mre(arm: _Arm, part: SharedCases, settings: EvaluationSettings) -> Estimate:
-    own = _prepare(arm.run, part, settings, arm.space.name)
+    own = _prepare(arm.run, part, settings, arm.space.name if len(arm.run.schema) else "")
     return estimates({"mre": own.mre}, len(part.subjects), settings)["mre"]
 
 
@@ -185,18 +204,18 @@ def _groups(run: StoredRun) -> list[str]:
 
 def _by_landmark(prepared: Sequence[_Arm], subjects: int, settings: EvaluationSettings) -> Breakdown:
     """Return each landmark's mean error in every arm, the hardest of the reference first."""
-    schema = prepared[0].run.schema
+    names = prepared[0].run.schema.names or (prepared[0].space.name,)
     figures = {
         (name, number): Figure(
             metrics.mean_statistic(arm.space.errors[:, index], arm.table.subject, subjects),
             int(np.isfinite(arm.space.errors[:, index]).sum()),
             arm.space.unit,
         )
-        for index, name in enumerate(schema.names)
+        for index, name in enumerate(names)
         for number, arm in enumerate(prepared)
     }
     found = estimates(figures, subjects, settings)
-    rows = {name: tuple(found[name, number] for number in range(len(prepared))) for name in schema.names}
+    rows = {name: tuple(found[name, number] for number in range(len(prepared))) for name in names}
     return Breakdown("landmark", dict(sorted(rows.items(), key=lambda row: -(row[1][0].value or 0.0))))
 
 

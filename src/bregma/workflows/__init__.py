@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from bregma.workflows.loading import DataOptions
     from bregma.workflows.prediction import PredictResult, measure, predict
     from bregma.workflows.runs import RunRow, list_runs, prune_runs, show_run
+    from bregma.workflows.stored_features import FeaturesResult, FitComparison, features, fit
     from bregma.workflows.studies import StudyResult, study
     from bregma.workflows.training import TrainResult, train
 
 _HOMES = {
     "DataOptions": "loading",
+    "FeaturesResult": "stored_features",
+    "FitComparison": "stored_features",
     "Inspection": "data",
     "PredictResult": "prediction",
     "RunRow": "runs",
@@ -27,6 +30,8 @@ _HOMES = {
     "convert": "data",
     "demo": "demonstration",
     "evaluate": "evaluation",
+    "features": "stored_features",
+    "fit": "stored_features",
     "inspect": "data",
     "list_runs": "runs",
     "measure": "prediction",
@@ -40,6 +45,8 @@ _HOMES = {
 
 __all__ = [
     "DataOptions",
+    "FeaturesResult",
+    "FitComparison",
     "Inspection",
     "PredictResult",
     "RunRow",
@@ -49,6 +56,8 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
+    "features",
+    "fit",
     "inspect",
     "list_runs",
     "measure",

@@ -135,6 +135,7 @@ def evaluate_folds(folds: Sequence[Path], dataset: Dataset, *, out: Path, name: 
         InputError: an evaluation is not as written.
     """
     runs = [load_stored(fold) for fold in folds]
+    dataset = as_predicted(dataset, runs[0].schema)
     ids = {case for run in runs for case in run.cases}
     predictions = [prediction for fold in folds for prediction in iter_predictions(fold / "predictions.jsonl")]
     cases = tuple(case for case in dataset if case.id in ids)

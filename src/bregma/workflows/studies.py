@@ -28,7 +28,7 @@ from bregma.workflows.evaluation import evaluate_folds
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe
 from bregma.workflows.track import Track, untracked
-from bregma.workflows.training import check_recipe, selects_by_validation, train_loaded
+from bregma.workflows.training import as_trained, check_recipe, selects_by_validation, train_loaded
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +207,7 @@ def _check_recipes(recipes: Mapping[Trial, LoadedRecipe], dataset: Dataset, root
 
 def _train_once(dataset: Dataset, folder: Path, loaded: LoadedRecipe, observer: Observer | None, track: Track) -> None:
     run = RunFolder(folder)
+    dataset = as_trained(dataset, loaded.recipe)
     if run.exists():
         # A study scores all its runs anew, so how the run is scored by itself does not matter.
         own = run.read_recipe()
@@ -243,7 +244,8 @@ def _compare(study: Study, dataset: Dataset, root: Path, failures: Mapping[Trial
     notes += _chosen_notes([trial.folder(root) for trial in trials if trial.arm.name in arms])
     table = replace(table, notes=(*notes, *table.notes))
     write_json(root / "study.json", {**table.to_dict(), "runs": [run.to_dict() for run in runs]})
-    write_study(root, table, runs, schema=dataset.schema, reports=_reports(study, root))
+    schema = next(iter(arms.values()))[0].schema
+    write_study(root, table, runs, schema=schema, reports=_reports(study, root))
     return table
 
 
