@@ -203,7 +203,7 @@ class TestOptionsReachTheWorkflow:
         got = self.called(
             monkeypatch,
             *("phantom", "hand", "--out", "o", "--count", "5", "--seed", "2", "--size", "128", "--difficulty", "hard"),
-            *("--images-per-subject", "2", "--sheet-only", "--set", "age_years=9"),
+            *("--images-per-subject", "2", "--sheet-only", "--volumes", "--set", "age_years=9"),
         )
         assert got == {
             "name": "hand",
@@ -215,6 +215,7 @@ class TestOptionsReachTheWorkflow:
             "images_per_subject": 2,
             "overrides": ["age_years=9"],
             "sheet_only": True,
+            "volumes": True,
         }
 
     def test_convert(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from bregma.results import Evaluation
     from bregma.schema import LandmarkSchema, load_schema
     from bregma.types import Case, Dataset, LandmarkSet, Measurement, Prediction, Status
-    from bregma.workflows import compare, convert, demo, evaluate, inspect, measure, phantom, predict, study, train
+    from bregma.workflows import (
+        compare,
+        convert,
+        demo,
+        evaluate,
+        features,
+        fit,
+        inspect,
+        measure,
+        phantom,
+        predict,
+        study,
+        train,
+    )
 
 __version__ = "0.1.0"
 
@@ -40,6 +53,8 @@ _HOMES = {
     "convert": "workflows",
     "demo": "workflows",
     "evaluate": "workflows",
+    "features": "workflows",
+    "fit": "workflows",
     "inspect": "workflows",
     "load_bundle": "bundle",
     "load_schema": "schema",
@@ -71,6 +86,8 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
+    "features",
+    "fit",
     "inspect",
     "load_bundle",
     "load_schema",
