@@ -79,6 +79,21 @@ class ConvBlock(nn.Sequential):
         super().__init__(*conv_bn_relu(in_channels, out_channels), *conv_bn_relu(out_channels, out_channels))
 
 
+def refuse_maps(name: str, outputs: OutputSpec) -> None:
+    """Refuse a codec that asks for maps, of a network that gives vectors only.
+
+    Raises:
+        ConfigError: names the codecs that fit.
+    """
+    if outputs.maps:
+        raise ConfigError(
+            f"the network '{name}' gives vectors only, and the codec (heatmap, for example) asks for maps",
+            where="network.name",
+            expected="the codec 'coordinate', or 'scalar' for quantities",
+            fix="set model.codec.name=coordinate, or choose a network that gives maps",
+        )
+
+
 def conv_bn_relu(in_channels: int, out_channels: int, *, bias: bool = False) -> tuple[nn.Module, ...]:
     """One 3 × 3 convolution with batch normalisation and ReLU."""
     return (
@@ -136,5 +151,6 @@ __all__ = [
     "NetworkConfig",
     "OutputSpec",
     "conv_bn_relu",
+    "refuse_maps",
     "upsample_to",
 ]

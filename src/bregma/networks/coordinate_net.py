@@ -18,8 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bregma.errors import ConfigError
-from bregma.networks.base import Constants, Network, OutputSpec
+from bregma.networks.base import Constants, Network, OutputSpec, refuse_maps
 from bregma.networks.encoders import EncoderConfig, create_pyramid
 
 _HIDDEN = (512, 256)
@@ -45,13 +44,7 @@ class CoordinateNet(Network):
 
     def __init__(self, config: CoordinateNetConfig, outputs: OutputSpec, in_channels: int = 1) -> None:
         super().__init__()
-        if outputs.maps:
-            raise ConfigError(
-                "the network 'coordinate_net' gives vectors only, and the codec (heatmap, for example) asks for maps",
-                where="network.name",
-                expected="the codec 'coordinate'",
-                fix="set model.codec.name=coordinate, or choose a network that gives maps",
-            )
+        refuse_maps("coordinate_net", outputs)
         self.outputs = outputs
         self.map_stride = config.map_stride
         self.encoder = create_pyramid(config, in_channels)

@@ -13,8 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from bregma.errors import ConfigError
-from bregma.networks.base import Constants, Network, NetworkConfig, OutputSpec, conv_bn_relu
+from bregma.networks.base import Constants, Network, NetworkConfig, OutputSpec, conv_bn_relu, refuse_maps
 
 
 class SimpleCNNConfig(NetworkConfig):
@@ -37,13 +36,7 @@ class SimpleCNN(Network):
 
     def __init__(self, config: SimpleCNNConfig, outputs: OutputSpec, in_channels: int = 1) -> None:
         super().__init__()
-        if outputs.maps:
-            raise ConfigError(
-                "the network 'simple_cnn' gives vectors only, and the codec (heatmap, for example) asks for maps",
-                where="network.name",
-                expected="the codec 'scalar' or 'coordinate'",
-                fix="set model.codec.name=scalar, or choose a network that gives maps",
-            )
+        refuse_maps("simple_cnn", outputs)
         self.outputs, self.map_stride = outputs, config.map_stride
         self.stride = 2 ** len(config.channels)
         widths = (in_channels, *config.channels)
