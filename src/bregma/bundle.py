@@ -8,6 +8,7 @@ shape_model.json     how the landmarks lie to each other; absent where the train
 correction.json      how predicted points err together; absent where nobody asked for it, or it did not help
 regression.json      how quantities are read off features; with regression.safetensors, its fitted numbers; absent where
                      the network itself gives them
+conformal.json       how far off the quantities of other subjects were; absent where that is not known
 roi/                 a bundle of its own, whose landmarks enclose what these features are pooled over; absent likewise
 close_up/            a bundle of its own, which looks again at each element of a chain; absent where nobody asked for it
 """
@@ -30,6 +31,7 @@ from bregma.close_up import RefineConfig, chain_of, element_schema
 from bregma.codecs import AnyCodecConfig, Codec, build_codec
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.config import Config, validate
+from bregma.conformal import Conformal
 from bregma.correction import Correction
 from bregma.data.preprocess import PreprocessConfig
 from bregma.errors import BundleError, ConfigError, InputError, RunError, SchemaError
@@ -52,7 +54,8 @@ _CORRECTION = "correction.json"
 _CLOSE_UP = "close_up/bundle.json"
 """Holds the hashes of the other files of that bundle."""
 _ROI = "roi/bundle.json"
-_OPTIONAL = {_SHAPE, _CORRECTION, _CLOSE_UP, _ROI, *REGRESSION_FILES}
+_CONFORMAL = "conformal.json"
+_OPTIONAL = {_SHAPE, _CORRECTION, _CLOSE_UP, _ROI, _CONFORMAL, *REGRESSION_FILES}
 _COPY = "copy the whole bundle again from its source"
 
 
@@ -128,6 +131,7 @@ class Bundle:
         close_up: that network, which knows the parts of one element.
         regression: gives the quantities in place of the network's own last layers, if one was fitted.
         roi: finds the landmarks that enclose what the regression looks at, if it looks at a part only.
+        conformal: quantity to how far off it was in subjects that were not learned from.
     """
 
     name: str
@@ -143,6 +147,7 @@ class Bundle:
     close_up: Bundle | None = None
     regression: Regression | None = None
     roi: Bundle | None = None
+    conformal: Mapping[str, Conformal] = field(default_factory=dict)
 
     @property
     def slices(self) -> int:
@@ -188,6 +193,7 @@ def save_bundle(
     close_up: Path | None = None,
     regression: Regression | None = None,
     roi: Path | None = None,
+    conformal: Mapping[str, Conformal] | None = None,
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
 
@@ -208,6 +214,8 @@ def save_bundle(
             write_json(temporary / _SHAPE, shape_model.to_dict())
         if correction is not None:
             write_json(temporary / _CORRECTION, correction.to_dict())
+        if conformal:
+            write_json(temporary / _CONFORMAL, {name: known.to_dict() for name, known in conformal.items()})
         if regression is not None:
             save_regression(temporary, regression)
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
@@ -268,6 +276,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         network, codec = _without_download(header.model, schema)
         shape_model = _load_shape_model(root / _SHAPE, len(schema)) if _SHAPE in header.sha256 else None
         correction = _load_correction(root / _CORRECTION, len(schema)) if _CORRECTION in header.sha256 else None
+        conformal = _load_conformal(root / _CONFORMAL) if _CONFORMAL in header.sha256 else {}
         regression = load_regression(root) if REGRESSION_FILES[0] in header.sha256 else None
     except (InputError, SchemaError, ConfigError) as error:
         raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
@@ -285,6 +294,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         refine=header.refine,
         close_up=_load_close_up(root, header, schema),
         regression=regression,
+        conformal=conformal,
         roi=load_bundle((root / _ROI).parent) if _ROI in header.sha256 else None,
     )
 
@@ -372,6 +382,13 @@ def _load_shape_model(path: Path, landmarks: int) -> ShapeModel:
     if len(model) != landmarks:
         raise InputError("the shape model is of another schema", expected=f"{landmarks} landmarks", got=str(len(model)))
     return model
+
+
+def _load_conformal(path: Path) -> dict[str, Conformal]:
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise InputError("holds no residuals as Bregma writes them", where=path)
+    return {str(name): Conformal.from_dict(known) for name, known in data.items()}
 
 
 def _load_correction(path: Path, landmarks: int) -> Correction:

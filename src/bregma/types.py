@@ -284,21 +284,26 @@ class Value:
         mean: in the quantity's unit.
         sd: its standard deviation, or None where the model gives none.
         unit: the quantity's own, or px or px2 where a length or an area has no trusted spacing.
+        half_width: of the interval about the mean that holds the true value in 95 % of subjects like those on whom
+            that was measured; None where it was not.
     """
 
     mean: float
     sd: float | None
     unit: str
+    half_width: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.mean):
             raise InputError("a predicted value is not finite", got=str(self.mean))
         if self.sd is not None and not (math.isfinite(self.sd) and self.sd >= 0):
             raise InputError("the standard deviation of a predicted value is none", got=str(self.sd))
+        if self.half_width is not None and not (math.isfinite(self.half_width) and self.half_width >= 0):
+            raise InputError("the interval of a predicted value is none", got=str(self.half_width))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"mean": self.mean, "sd": self.sd, "unit": self.unit}
+        return {"mean": self.mean, "sd": self.sd, "unit": self.unit, "half_width": self.half_width}
 
 
 @dataclass(frozen=True)

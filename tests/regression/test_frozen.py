@@ -68,7 +68,20 @@ class TestFit:
         assert 0.5 < found.inner_r2 < 1
         single = fit(TABLE, TARGET, self.SUBJECTS, FitConfig(regressor=config_of("elastic_net", alpha=9, l1_ratio=0)))
         assert single.chosen == {"components": "all", "alpha": 9.0, "l1_ratio": 0.0}
-        assert np.isnan(single.inner_r2)
+        few = fit(TABLE[:6], TARGET[:6], self.SUBJECTS[:6], FitConfig(regressor=config_of("mean")))
+        assert np.isnan(few.inner_r2)
+        assert np.isnan(few.residuals).all()
+
+    def test_residuals_are_those_of_rows_that_were_left_out(self) -> None:
+        config = FitConfig(regressor=config_of("elastic_net", alpha=0.001, l1_ratio=0.5), inner_folds=4)
+        found = fit(TABLE, TARGET, self.SUBJECTS, config)
+        folds = fold_of(self.SUBJECTS, 4, config.seed)
+        own = folds == 2
+        rest = [subject for subject, out in zip(self.SUBJECTS, own, strict=True) if not out]
+        # The target is standardised by all rows, so that a penalty is a little another one; next to none is the same.
+        without = fit(TABLE[~own], TARGET[~own], rest, config).frozen.predict(TABLE[own])[0]
+        np.testing.assert_allclose(found.residuals[own], without - TARGET[own], atol=0.05)
+        assert np.abs(found.residuals).mean() > np.abs(found.frozen.predict(TABLE)[0] - TARGET).mean()
 
     def test_the_worse_setting_loses(self) -> None:
         """A penalty of 100 predicts the mean; nothing else is to choose."""

@@ -88,6 +88,8 @@ class TestRun:
             assert isinstance(one, Prediction)
             assert one.values["side"].unit == "mm"
             assert (one.values["level"].sd is not None) == (regressor == "gaussian_process")
+            assert one.values["level"].half_width == pytest.approx(bundle.conformal["level"].half_width())
+        assert bundle.conformal["side"].source == "3-fold cross-validation of 40 training subjects"
 
     def test_a_length_follows_the_spacing_of_its_image(self, tmp_path: Path) -> None:
         data = dataset()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import norm
 
+from bregma.conformal import LEVEL
 from bregma.geometry import Frame
 from bregma.measurement.grades import grade_of
 from bregma.schema import GradeScale, LandmarkSchema, Quantity
@@ -20,8 +21,9 @@ T_SCORE = "t_score"
 def measure_values(schema: LandmarkSchema, prediction: Prediction, *, level: float = 0.95) -> Iterator[Measurement]:
     """Yield every quantity that a prediction has a value of, with its interval, grade and T-score.
 
-    Intervals are those of a normal distribution. A length or an area without a trusted spacing is given in pixels,
-    with the reason, and has no grade.
+    Intervals are conformal where the model's residuals on other subjects are known, and then tell nothing of how
+    probable each grade is; else they are those of a normal distribution. A length or an area without a trusted spacing
+    is given in pixels, with the reason, and has no grade.
 
     Args:
         schema: the anatomy.
@@ -49,10 +51,11 @@ def _measured(
     own_unit = value.unit == quantity.unit
     scale = schema.grade(quantity.grade) if quantity.grade is not None and own_unit else None
     reason = ""
+    interval = _conformal(value, level)
     if not own_unit:
         note = f" ({frame.spacing_note})" if frame.spacing_note else ""
         reason = f"given in pixels: the image has no trusted spacing{note}"
-    elif value.sd is not None and not calibrated:
+    elif value.sd is not None and not calibrated and interval is None:
         reason = "the interval comes from a model that was not calibrated"
     one = Measurement(
         name=quantity.name,
@@ -61,10 +64,10 @@ def _measured(
         unit=value.unit,
         status="ok" if not reason else "uncalibrated" if own_unit else "no_spacing",
         reason=reason,
-        interval=_interval(value, level),
-        interval_level=None if value.sd is None else level,
+        interval=interval or _interval(value, level),
+        interval_level=None if value.sd is None and interval is None else level,
         grade=None if scale is None else grade_of(scale, value.mean),
-        grade_probabilities=None if scale is None else _probabilities(scale, value),
+        grade_probabilities=None if scale is None or interval is not None else _probabilities(scale, value),
         code=quantity.code,
     )
     yield one
@@ -85,6 +88,13 @@ def _measured(
             grade_probabilities=None,
             code=None,
         )
+
+
+def _conformal(value: Value, level: float) -> tuple[float, float] | None:
+    """Return the interval that was measured on other subjects, where it is one of this level."""
+    if value.half_width is None or level != LEVEL:
+        return None
+    return value.mean - value.half_width, value.mean + value.half_width
 
 
 def _interval(value: Value, level: float) -> tuple[float, float] | None:

@@ -20,7 +20,7 @@ from bregma.errors import BregmaError, BundleError
 from bregma.exchange import Order, Sets, geometric_order, matching_order, sets_of
 from bregma.geometry import Array
 from bregma.hardware import autocast_dtype, detect_hardware
-from bregma.inference import Chooser, memory_format, predict_source
+from bregma.inference import Chooser, memory_format, predict_source, value_in_units
 from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.close_ups import look_again
 from bregma.prediction.failure import Failure
@@ -113,9 +113,10 @@ class Predictor:
         bundle, settings, close_up = self.bundles[number], self.settings[number], self._close_ups[number]
         regressor = self._regressors[number]
         if regressor is not None:
-            return [regressor.predict(case, "+".join(b.name for b in self.bundles)) for case in cases]
+            found = (regressor.predict(case, "+".join(b.name for b in self.bundles)) for case in cases)
+            return [with_intervals(one, bundle) for one in found]
         views = [list(view) for view in self._views(bundle, settings, cases)]
-        seen = [self._together(parts) for parts in zip(*views, strict=True)]
+        seen = [with_intervals(self._together(parts), bundle) for parts in zip(*views, strict=True)]
         if settings.refine and close_up is not None:
             pairs = zip(seen, cases, strict=True)
             seen = [look_again(found, case, bundle, close_up.predict) for found, case in pairs]
@@ -147,6 +148,20 @@ class Predictor:
                 choose=_chooser(bundle, settings),
             )
             yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions
+
+
+def with_intervals(prediction: Prediction, bundle: Bundle) -> Prediction:
+    """Return a prediction whose quantities have the intervals that the bundle's residuals tell."""
+    if not bundle.conformal:
+        return prediction
+    matrix, values = input_matrix(prediction.frame, bundle.config.preprocess), dict(prediction.values)
+    for quantity in bundle.schema.quantities:
+        known = bundle.conformal.get(quantity.name)
+        half = None if known is None else known.half_width()
+        if half is not None and quantity.name in values:
+            width = value_in_units(quantity, half, None, prediction.frame, matrix).mean
+            values[quantity.name] = replace(values[quantity.name], half_width=width)
+    return replace(prediction, values=values)
 
 
 def corrected(prediction: Prediction, correction: Correction, preprocess: PreprocessConfig) -> Prediction:
@@ -242,7 +257,10 @@ def _mixed(values: Sequence[Value]) -> Value:
     means = np.array([value.mean for value in values])
     own = [value.sd for value in values if value.sd is not None]
     sd = float(np.sqrt(np.mean(np.square(own)) + means.var())) if len(own) == len(values) else None
-    return replace(values[0], mean=float(means.mean()), sd=sd)
+    # An average is hardly further off than the worst of what it averages.
+    halves = [value.half_width for value in values if value.half_width is not None]
+    half = max(halves) if len(halves) == len(values) else None
+    return replace(values[0], mean=float(means.mean()), sd=sd, half_width=half)
 
 
 def _within(part: Prediction) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from bregma.config import validate
+from bregma.conformal import Conformal, conformal
 from bregma.errors import InputError
 from bregma.files import read_json, write_json
 from bregma.geometry import Array
@@ -34,6 +35,7 @@ class Regression:
         covariates: how the last columns come from tags.
         models: quantity to its regressor.
         chosen: quantity to the settings chosen for it.
+        conformal: quantity to how far off it was in cross-validation; kept by the bundle.
     """
 
     config: FitConfig
@@ -41,6 +43,7 @@ class Regression:
     covariates: Covariates
     models: Mapping[str, Frozen]
     chosen: Mapping[str, Mapping[str, Any]]
+    conformal: Mapping[str, Conformal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, model in self.models.items():
@@ -71,16 +74,20 @@ def fit_quantities(
         LabelError: too few subjects, or a target that does not vary.
     """
     fitted: dict[str, Fitted] = {}
+    away: dict[str, Conformal] = {}
     for name, target in targets.items():
         known = np.isfinite(target)
         own = [subject for subject, there in zip(subjects, known, strict=True) if there]
         fitted[name] = fit(table[known], target[known], own, config)
+        source = f"{config.inner_folds}-fold cross-validation of {{n}} training subjects"
+        away[name] = conformal(fitted[name].residuals, own, source)
     return Regression(
         config,
         tuple(columns),
         covariates,
         {name: one.frozen for name, one in fitted.items()},
         {name: {**one.chosen, "inner_r2": one.inner_r2} for name, one in fitted.items()},
+        away,
     )
 
 

@@ -32,12 +32,14 @@ class Fitted:
     Attributes:
         frozen: it, as arrays.
         chosen: the settings that were chosen.
-        inner_r2: of the cross-validated predictions with the settings chosen; NaN where there was nothing to choose.
+        inner_r2: of the cross-validated predictions with the settings chosen; NaN for fewer subjects than folds.
+        residuals: ``(S,)`` of these predictions, in the target's unit; NaN likewise.
     """
 
     frozen: Frozen
     chosen: Mapping[str, Any]
     inner_r2: float
+    residuals: Array
 
 
 def fit(table: Array, target: Array, subjects: Sequence[str], config: FitConfig) -> Fitted:
@@ -70,14 +72,14 @@ def fit(table: Array, target: Array, subjects: Sequence[str], config: FitConfig)
     weights = _once_each(subjects)
     mean, sd = _moments(target, weights)
     y = (target - mean) / sd
-    errors = [np.nan]
-    if len(grid) > 1:
+    away = [np.full(len(y), np.nan)]
+    if len(people) >= config.inner_folds:
         folds = fold_of(subjects, config.inner_folds, config.seed)
-        # A larger table of settings costs time, but no subject's row is seen by the model that is scored on it.
-        errors = [_left_out_error(table, y, weights, folds, config, one) for one in grid]
-    best = int(np.nanargmin(errors)) if len(grid) > 1 else 0
+        away = [_left_out_residuals(table, y, weights, folds, config, one) for one in grid]
+    errors = [float((weights * one**2).sum() / weights.sum()) for one in away]
+    best = int(np.argmin(errors)) if len(grid) > 1 else 0
     pipeline = _fitted(table, y, weights, config, grid[best])
-    return Fitted(freeze(pipeline, (mean, sd)), grid[best], 1.0 - float(errors[best]))
+    return Fitted(freeze(pipeline, (mean, sd)), grid[best], 1.0 - errors[best], sd * away[best])
 
 
 def fold_of(subjects: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
@@ -169,15 +171,16 @@ def _fitted(table: Array, y: Array, weights: Array, config: FitConfig, settings:
         return pipeline.fit(table, y, **weighted)
 
 
-def _left_out_error(
+def _left_out_residuals(
     table: Array, y: Array, weights: Array, folds: NDArray[np.intp], config: FitConfig, settings: Mapping[str, Any]
-) -> float:
-    squared = np.zeros(len(y))
+) -> Array:
+    """Return how far each row is off where the model has not seen its fold, whatever settings it is tried with."""
+    away = np.zeros(len(y))
     for fold in np.unique(folds):
         out = folds == fold
         pipeline = _fitted(table[~out], y[~out], weights[~out], config, settings)
-        squared[out] = (pipeline.predict(table[out]) - y[out]) ** 2
-    return float((weights * squared).sum() / weights.sum())
+        away[out] = pipeline.predict(table[out]) - y[out]
+    return away
 
 
 def _once_each(subjects: Sequence[str]) -> Array:

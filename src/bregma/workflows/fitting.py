@@ -10,7 +10,8 @@ import numpy as np
 
 from bregma.bundle import Bundle, find_bundle, load_bundle
 from bregma.codecs.scalar import ScalarCodec
-from bregma.data.loader import values_in
+from bregma.conformal import Conformal, conformal
+from bregma.data.loader import input_factor, values_in
 from bregma.data.preprocess import input_matrix
 from bregma.errors import BregmaError, ConfigError, LabelError
 from bregma.geometry import Array
@@ -20,7 +21,7 @@ from bregma.recipe import Recipe
 from bregma.regression import FitConfig, Regression, fit_quantities
 from bregma.regression.covariates import has_all, learn_covariates
 from bregma.schema import LandmarkSchema
-from bregma.types import Case
+from bregma.types import Case, Prediction
 from bregma.workflows.track import Track
 
 _FEWEST = 4
@@ -89,6 +90,23 @@ def targets_of(bundle: Bundle, cases: Sequence[Case]) -> dict[str, Array]:
         )
         for column in codec.columns
     }
+
+
+def residuals_of(folder: Path, cases: Sequence[Case], track: Track) -> dict[str, Conformal]:
+    """Return how far off a bundle's quantities are on cases that it has not learned from."""
+    bundle = load_bundle(folder)
+    answers = list(track(Predictor([bundle]).predict(cases), len(cases), "residuals"))
+    found = {}
+    for quantity in bundle.schema.quantities:
+        away = []
+        for case, answer in zip(cases, answers, strict=True):
+            matrix = input_matrix(case.frame, bundle.config.preprocess)
+            factor = input_factor(quantity.dimension, case.frame, matrix)
+            given = answer.values.get(quantity.name) if isinstance(answer, Prediction) else None
+            known = factor is not None and given is not None and quantity.name in case.targets
+            away.append((given.mean - case.targets[quantity.name]) * factor if known else np.nan)  # type: ignore[union-attr,operator]
+        found[quantity.name] = conformal(away, [case.subject for case in cases], "{n} validation subjects")
+    return found
 
 
 def check_fit(recipe: Recipe, schema: LandmarkSchema, codec: str, cases: Sequence[Case]) -> None:

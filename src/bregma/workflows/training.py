@@ -33,7 +33,7 @@ from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.correcting import correction_of
 from bregma.workflows.evaluation import evaluate_bundle
-from bregma.workflows.fitting import check_fit, regression_of
+from bregma.workflows.fitting import check_fit, regression_of, residuals_of
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.named_settings import settings_of
 from bregma.workflows.quantities import in_quantities
@@ -326,7 +326,15 @@ def _finish(
         fitted = regression_of(folder.bundle, run.parts["train"], run.recipe.fit, track)
         about["fit"] = {"notes": list(fitted.notes), "chosen": dict(fitted.regression.chosen)}
         notes = (*notes, *fitted.notes)
-        save(provenance=about, regression=fitted.regression, roi=fitted.roi)
+        save(
+            provenance=about,
+            regression=fitted.regression,
+            roi=fitted.roi,
+            conformal=fitted.regression.conformal,
+        )
+    elif run.planned.plan.model.codec.name == "scalar" and run.parts.get("val"):
+        away = residuals_of(folder.bundle, run.parts["val"], track)
+        save(provenance=about, conformal=away)
     if run.recipe.refine is not None:
         close_up = _train_close_up(folder, dataset.schema, run, run.recipe.refine, observer, track)
         about["close_up"] = {"images": close_up.images, "seconds": round(close_up.seconds, 1)}
