@@ -12,8 +12,11 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from pydicom.uid import MRImageStorage, generate_uid
 
 from bregma.bundle import PredictConfig, load_bundle
-from bregma.errors import LabelError
-from bregma.workflows import DataOptions, predict, train
+from bregma.errors import ConfigError, LabelError
+from bregma.phantoms import phantom_settings
+from bregma.phantoms.lumbar_mri import make_volume
+from bregma.types import SlabSource
+from bregma.workflows import DataOptions, phantom, predict, train
 from bregma.workflows.loading import load_data
 from dicom_files import write_dicom
 
@@ -151,3 +154,33 @@ def test_what_is_wrong_with_one_volume_costs_only_that(folder: Path, tmp_path: P
     assert len(dataset) == 4
     assert any("lost.nii.gz" in problem for problem in dataset.problems)
     assert any("broken.nii.gz" in problem for problem in dataset.problems)
+
+
+class TestPhantomVolumes:
+    def test_are_read_as_they_were_drawn(self, tmp_path: Path) -> None:
+        drawn = phantom("lumbar_mri", tmp_path / "v", count=3, size=64, seed=4, overrides=["slices=5"], volumes=True)
+        options = DataOptions(schema=str(tmp_path / "v" / "schema.yaml"), columns=tmp_path / "v" / "columns.yaml")
+        read = load_data(tmp_path / "v", options)
+        assert [q.name for q in read.schema.quantities] == ["bmd"]
+        assert [case.id for case in read] == [case.id for case in drawn]
+        settings = phantom_settings("lumbar_mri", size=64).model_copy(update={"slices": 5})
+        for number, (case, middle) in enumerate(zip(read, drawn, strict=True)):
+            assert case.targets["bmd"] == pytest.approx(middle.targets["bmd"])
+            assert case.tags["age"] == pytest.approx(middle.tags["age"])
+            assert case.subject == middle.subject
+            np.testing.assert_array_equal(case.image.load(), middle.image.load())
+            assert isinstance(case.image, SlabSource)
+            whole = make_volume(number, seed=4, settings=settings).array
+            np.testing.assert_array_equal(case.image.load_slab(2), whole)
+            assert case.frame.spacing == pytest.approx(middle.frame.spacing)
+
+    def test_the_same_phantoms_are_the_same_files(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            phantom("lumbar_mri", tmp_path / name, count=1, size=64, overrides=["slices=3"], volumes=True)
+        first, second = (next((tmp_path / name / "volumes").iterdir()).read_bytes() for name in ("a", "b"))
+        assert first == second
+
+    def test_an_anatomy_without_volumes_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"'hand' has no volumes.*lumbar_mri"):
+            phantom("hand", tmp_path / "v", count=1, size=64, volumes=True)
+        assert not (tmp_path / "v").exists()
