@@ -178,3 +178,37 @@ def test_patients_published_twice_are_found(data_root: Path) -> None:
     for image in (i for i in images if i.exists()):
         same = [other for other in image.parent.glob("*.png") if other.read_bytes() == image.read_bytes()]
         assert len(same) == 2
+
+
+def test_quantities_that_contradict_each_other_or_do_not_differ() -> None:
+    schema = schema_from_dict(
+        {
+            "name": "q",
+            "title": "q",
+            "landmarks": [],
+            "quantities": [{"name": name, "label": name, "unit": "1", "source": "test"} for name in ("bmd", "age")],
+        },
+        where="tests",
+    )
+    rng = np.random.default_rng(0)
+
+    def case(number: int, subject: str, **targets: float) -> Case:
+        pixels = rng.uniform(0, 255, (64, 64)).astype(np.uint8)
+        return Case(f"c{number}", subject, ArrayImage(pixels), Frame((64, 64), (1.0, 1.0), "user"), targets=targets)
+
+    cases = (
+        case(0, "a", bmd=1.0, age=50),
+        case(1, "a", bmd=1.5, age=50),
+        case(2, "b", bmd=2.0, age=50),
+        case(3, "b", bmd=2.0),
+        case(4, "c"),
+    )
+    found = find_problems(Dataset("q", schema, cases))
+    assert [(f.kind, f.case_id) for f in found] == [
+        ("constant_target", None),
+        ("conflicting_targets", "c0"),
+        ("no_labels", None),
+    ]
+    assert found[0].sentence == "All 2 subjects have the same age, 50."
+    assert found[1].sentence == "1 subject has images with different values of bmd, such as a: 1 (c0), 1.5 (c1)."
+    assert found[2].sentence == "1 of 5 images have no labels."

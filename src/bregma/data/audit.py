@@ -31,6 +31,8 @@ Kind = Literal[
     "coincident_points",
     "same_labels",
     "unusual_point",
+    "conflicting_targets",
+    "constant_target",
     "left_out",
     "no_labels",
     "no_spacing",
@@ -89,6 +91,7 @@ def find_problems(
         *_label_findings(dataset),
         *_repeated_labels(dataset.cases),
         *_unusual_findings(dataset),
+        *target_findings(dataset),
         *_dataset_findings(dataset),
     ]
     severities, kinds = get_args(Severity), get_args(Kind)
@@ -200,13 +203,42 @@ def _unusual_findings(dataset: Dataset) -> Iterator[Finding]:
         yield Finding("unusual_point", "warning", sentence, labelled[row][0], name, times)
 
 
+def target_findings(dataset: Dataset) -> Iterator[Finding]:
+    """Yield subjects whose images have different values of a quantity, and quantities that do not differ at all."""
+    for quantity in dataset.schema.quantities:
+        by_subject: dict[str, dict[float, str]] = {}
+        for case in dataset:
+            if quantity.name in case.targets:
+                by_subject.setdefault(case.subject, {}).setdefault(case.targets[quantity.name], case.id)
+        several = {subject: values for subject, values in by_subject.items() if len(values) > 1}
+        if several:
+            subject, values = next(iter(several.items()))
+            example = ", ".join(f"{value:g} ({case})" for value, case in values.items())
+            people = "1 subject has" if len(several) == 1 else f"{len(several)} subjects have"
+            sentence = f"{people} images with different values of {quantity.name}"
+            sentence = f"{sentence}, such as {subject}: {example}."
+            first = next(iter(values.values()))
+            yield Finding("conflicting_targets", "warning", sentence, first, score=len(several))
+        every = {value for values in by_subject.values() for value in values}
+        if len(by_subject) > 1 and len(every) == 1:
+            sentence = f"All {len(by_subject)} subjects have the same {quantity.name}, {every.pop():g}."
+            yield Finding("constant_target", "error", sentence)
+
+
 def _dataset_findings(dataset: Dataset) -> Iterator[Finding]:
     for problem in dataset.problems:
         yield Finding("left_out", "note", problem)
-    empty = sum(case.landmarks is None or not case.landmarks.labelled.any() for case in dataset)
+    empty = sum(not _says_something(dataset, case) for case in dataset)
     if empty:
         yield Finding("no_labels", "note", f"{empty} of {len(dataset)} images have no labels.", score=empty)
     bare = sum(case.frame.spacing is None for case in dataset)
     if bare:
         sentence = f"{bare} of {len(dataset)} images have no trusted spacing: their lengths are given in pixels."
         yield Finding("no_spacing", "note", sentence, score=bare)
+
+
+def _says_something(dataset: Dataset, case: Case) -> bool:
+    """Tell whether a case has a label or, where the anatomy has no landmarks, a quantity."""
+    if len(dataset.schema):
+        return case.landmarks is not None and bool(case.landmarks.labelled.any())
+    return any(quantity.name in case.targets for quantity in dataset.schema.quantities)

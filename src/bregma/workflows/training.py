@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from bregma.bundle import save_bundle
 from bregma.close_up import RefineConfig
+from bregma.data.audit import target_findings
 from bregma.data.fingerprint import fingerprint
 from bregma.data.split import Split
 from bregma.errors import ConfigError, LabelError, RunError, SplitError
@@ -321,7 +322,7 @@ def _finish(
         predict=run.recipe.predict,
     )
     save(provenance=about)
-    notes: tuple[str, ...] = run.trusted.notes
+    notes = (*run.trusted.notes, *(found.sentence for found in target_findings(dataset)))
     if run.recipe.fit is not None:
         fitted = regression_of(folder.bundle, run.parts["train"], run.recipe.fit, track)
         about["fit"] = {"notes": list(fitted.notes), "chosen": dict(fitted.regression.chosen)}
