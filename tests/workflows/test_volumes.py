@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -15,9 +16,10 @@ from bregma.bundle import PredictConfig, load_bundle
 from bregma.errors import ConfigError, LabelError
 from bregma.phantoms import phantom_settings
 from bregma.phantoms.lumbar_mri import make_volume
-from bregma.types import SlabSource
+from bregma.prediction.predictor import Predictor
+from bregma.types import Prediction, SlabSource
 from bregma.workflows import DataOptions, phantom, predict, train
-from bregma.workflows.loading import load_data
+from bregma.workflows.loading import load_data, load_images
 from dicom_files import write_dicom
 
 SCHEMA = """
@@ -134,6 +136,12 @@ def test_neighbouring_slices_are_learned_from_and_predicted_with(folder: Path, t
     assert load_bundle(result.run).config.preprocess.slices == 3
     dataset = load_data(folder, options(folder))
     cpu = PredictConfig(accelerator="cpu")
+    series = predict([result.run], [folder / "series"], tmp_path / "series", plane="sagittal", config=cpu)
+    assert [one.case_id for one in series.predictions] == ["0.dcm"]
+    assert not series.failures
+    (by_table,) = Predictor([load_bundle(result.run)], cpu).predict(dataset.cases[:1])
+    assert isinstance(by_table, Prediction)
+    assert series.predictions[0].values["bmd"].mean == pytest.approx(by_table.values["bmd"].mean, abs=1e-4)
     single = predict([result.run], [folder / "v5.nii.gz"], tmp_path / "out", plane="sagittal", config=cpu)
     assert single.measurements[0][0].value == pytest.approx(dataset.cases[5].targets["bmd"], abs=60)
 
@@ -184,3 +192,21 @@ class TestPhantomVolumes:
         with pytest.raises(ConfigError, match=r"'hand' has no volumes.*lumbar_mri"):
             phantom("hand", tmp_path / "v", count=1, size=64, volumes=True)
         assert not (tmp_path / "v").exists()
+
+
+def test_a_series_is_one_volume_and_other_files_stand_for_themselves(folder: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(folder / "series", both)
+    second = tmp_path / "second"
+    write_series(second, voxels(3)[0])
+    for file in second.iterdir():
+        shutil.copy(file, both / f"b{file.name}")
+    shutil.copy(folder / "v1.nii.gz", both / "v1.nii.gz")
+    (both / "broken.dcm").write_bytes(b"no")
+    cases, failures = load_images([both], plane="sagittal")
+    assert [case.id for case in cases] == ["0.dcm", "b0.dcm", "v1.nii.gz"]
+    assert [failure.case_id for failure in failures] == ["broken.dcm"]
+    for case, number in zip(cases, (0, 3, 1), strict=True):
+        np.testing.assert_array_equal(case.image.load(), voxels(number)[0][3, ::-1, ::-1].T)
+    without, _ = load_images([both])
+    assert len(without) == 15, "without a plane every file is an image"

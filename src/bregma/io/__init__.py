@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bregma.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from bregma.io.dicom_series import series_among
     from bregma.io.nifti import read_slice
     from bregma.io.options import ImageOptions, Plane
     from bregma.io.slab import VolumeImage
@@ -30,6 +31,7 @@ __all__ = [
     "read_image",
     "read_slice",
     "read_volume",
+    "series_among",
 ]
 
 _HOMES = {
@@ -45,6 +47,7 @@ _HOMES = {
     "read_image": "source",
     "read_slice": "nifti",
     "read_volume": "volume",
+    "series_among": "dicom_series",
 }
 
 

@@ -6,7 +6,7 @@ first pixel, the first half of ``ImageOrientationPatient`` the direction of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -102,6 +102,31 @@ def _slices(path: Path) -> list[_Slice]:
             fix="name one of the series' files, or put each series into a folder of its own",
         )
     return next(iter(series.values()))
+
+
+def series_among(files: Iterable[Path]) -> list[tuple[Path, int]]:
+    """Return the first file of every DICOM series in one folder, and of how many files it is, in their order.
+
+    Other files, those of several frames and those whose header cannot be read each stand for themselves.
+    """
+    first: dict[tuple[Path, str], Path] = {}
+    count: dict[Path, int] = {}
+    for file in files:
+        number = _series_of(file)
+        leader = file if not number else first.setdefault((file.parent, number), file)
+        count[leader] = count.get(leader, 0) + 1
+    return list(count.items())
+
+
+def _series_of(file: Path) -> str:
+    """Return the series of a DICOM file of one frame, else nothing."""
+    try:
+        if format_of(file) != "dicom":
+            return ""
+        header = read_dataset(file, pixels=False)
+        return "" if frame_count(header, file) > 1 else "".join(texts(header, "SeriesInstanceUID"))
+    except ImageError:
+        return ""
 
 
 def _siblings(path: Path) -> list[Path]:

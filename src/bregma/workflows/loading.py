@@ -9,7 +9,8 @@ from typing import Any
 
 from bregma.datasets import read_dataset
 from bregma.errors import ImageError, InputError, LabelError
-from bregma.io import Plane, find_images, open_image
+from bregma.geometry import Frame
+from bregma.io import Plane, VolumeImage, find_images, open_image, series_among
 from bregma.prediction.failure import Failure
 from bregma.types import Case, Dataset
 
@@ -46,26 +47,39 @@ def load_images(
     Args:
         inputs: files and folders, searched in depth.
         spacing: millimetres per pixel along x and y, where the user knows better than the files.
-        plane: of volumes, that in which their slices lie.
+        plane: of volumes, that in which their slices lie; the files of a DICOM series in one folder are then one
+            volume, called by its first file.
 
     Raises:
         ImageError: nothing is there at all.
         ConfigError: ``spacing`` is none.
     """
-    paths = [(root, path) for root in map(Path, inputs) for path in find_images(root)]
+    paths = [(root, path, files) for root in map(Path, inputs) for path, files in _found(root, plane)]
     if not paths:
         raise ImageError("there are no images", where=", ".join(str(p) for p in inputs) or None)
     cases: dict[str, Case] = {}
     failures = []
-    for root, path in paths:
+    for root, path, files in paths:
         name = path.relative_to(root).as_posix() if root.is_dir() else path.name
         name = name if name not in cases else path.as_posix()
         try:
+            if files > 1 and plane is not None:
+                volume = VolumeImage(path, plane)
+                own = volume.read_frame()
+                frame = own if spacing is None else Frame(own.shape, spacing, "user")
+                cases[name] = Case(name, name, volume, frame)
+                continue
             image, frame = open_image(path, spacing=spacing, plane=plane)
             cases[name] = Case(name, name, image, frame)
         except InputError as error:
             failures.append(Failure(name, str(error)))
     return list(cases.values()), failures
+
+
+def _found(root: Path, plane: Plane | None) -> list[tuple[Path, int]]:
+    """Return the images at a place; where volumes are wanted, one file for each DICOM series and how many it has."""
+    files = find_images(root)
+    return [(file, 1) for file in files] if plane is None else series_among(files)
 
 
 def _given(options: DataOptions) -> dict[str, Any]:
