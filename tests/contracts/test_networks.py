@@ -26,9 +26,10 @@ TINY = {
     "resnet_attention": {"encoder": "test_resnet", "decoder_channels": (8, 8, 8, 8, 8)},
     "coordinate_net": {"encoder": "test_resnet", "attention": "coordinate"},
     "light": {"encoder": "test_resnet", "decoder_channels": 8},
+    "simple_cnn": {"channels": (4, 8), "dropout": 0.0},
 }
 BOTH = OutputSpec(3, {"presence": 3})
-MAP_NETWORKS = [name for name in NETWORKS if name != "coordinate_net"]
+MAP_NETWORKS = [name for name in NETWORKS if name not in ("coordinate_net", "simple_cnn")]
 
 
 def spec_for(name):
@@ -263,6 +264,7 @@ def test_gradients_reach_every_parameter_beside_a_coarse_stem(map_stride):
         ("resnet_attention", {"backbone", "decoder", "head"}),
         ("coordinate_net", {"backbone", "head"}),
         ("light", {"backbone", "decoder", "head"}),
+        ("simple_cnn", {"backbone", "head"}),
     ],
 )
 def test_every_parameter_is_in_a_named_part(name, parts):

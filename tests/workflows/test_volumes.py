@@ -208,5 +208,6 @@ def test_a_series_is_one_volume_and_other_files_stand_for_themselves(folder: Pat
     assert [failure.case_id for failure in failures] == ["broken.dcm"]
     for case, number in zip(cases, (0, 3, 1), strict=True):
         np.testing.assert_array_equal(case.image.load(), voxels(number)[0][3, ::-1, ::-1].T)
-    without, _ = load_images([both])
-    assert len(without) == 15, "without a plane every file is an image"
+    without, failures = load_images([both])
+    assert len(without) == 14, "without a plane every DICOM file is an image"
+    assert [failure.case_id for failure in failures] == ["broken.dcm", "v1.nii.gz"]

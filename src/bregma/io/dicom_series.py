@@ -84,9 +84,15 @@ def _slices(path: Path) -> list[_Slice]:
     series: dict[str, list[_Slice]] = {}
     wanted = None
     for file in [path, *_siblings(path)] if path.is_file() else find_images(path):
-        if format_of(file) != "dicom":
+        try:
+            if format_of(file) != "dicom":
+                continue
+            header = read_dataset(file, pixels=False)
+        except ImageError:
+            if wanted is None:
+                raise
+            # A neighbour that cannot be read may be of any series; if it is of this one, its slice will be missed.
             continue
-        header = read_dataset(file, pixels=False)
         number = "".join(texts(header, "SeriesInstanceUID"))
         wanted = number if file == path else wanted
         if wanted in (None, number):
