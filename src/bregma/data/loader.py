@@ -180,7 +180,9 @@ class SampleSource:
         placed = (status <= Status.OCCLUDED) & inside
         matrix = change.matrix @ base
         known = np.asarray(status != Status.UNLABELLED)
-        return Sample(np.stack(pixels), points, placed, known, matrix, *values_in(case, self.schema, matrix))
+        # One slice, which is the usual case, is not copied.
+        image = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+        return Sample(image, points, placed, known, matrix, *values_in(case, self.schema, matrix))
 
     def seen_through(self, view: Geometric) -> SampleSource:
         """Return the same cases, sharing their pixels, under a fixed change of geometry (for test-time views)."""
