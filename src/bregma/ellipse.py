@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from bregma import geometry
 from bregma.errors import InputError
-from bregma.geometry import Array
+from bregma.geometry import Array, weighted_median
 
 _ROUNDS = 20
 _TUKEY = 4.685
@@ -153,7 +153,7 @@ def fit_ellipse(
     ellipse = (fit_conic(x, w) if start is None else start).on_axes()
     for _ in range(_ROUNDS):
         away = ellipse.distance(x)
-        scale = max(floor, _TO_SD * _weighted_median(np.abs(away), w))
+        scale = max(floor, _TO_SD * weighted_median(np.abs(away), w))
         step, fitted = _improved(ellipse, x, away, w * tukey(away / scale))
         ellipse = fitted
         if step <= _SETTLED * ellipse.semi_axes[1]:
@@ -229,9 +229,3 @@ def _of_conic(conic: Array) -> Ellipse:
     if not (values > 0).all():
         raise InputError("these points lie on no ellipse")
     return Ellipse(centre, *(vectors / np.sqrt(values)).T)
-
-
-def _weighted_median(values: Array, weights: NDArray[np.floating]) -> float:
-    order = np.argsort(values)
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])

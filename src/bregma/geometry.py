@@ -225,3 +225,10 @@ def low_pass(image: NDArray[Any], matrix: Array) -> NDArray[np.float32]:
     sigma_x, sigma_y = (0.5 * math.sqrt(f**2 - 1.0) if f > 1.2 else 1e-3 for f in factors)
     out = cv2.GaussianBlur(source, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(out, dtype=np.float32)
+
+
+def weighted_median(values: Array, weights: Array) -> float:
+    """Return the least of ``values (K,)`` up to which they have half of all ``weights (K,)``."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])

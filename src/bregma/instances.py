@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Instance:
         probability: that there is such an element at all.
         level: its level, e.g. ``L4``; None where it cannot be named.
         level_probability: that ``level`` is right and not shifted, given that the element is there; 0 without a level.
+        level_shares: probability of each level that it may be, where its number in a whole chain names it; also where
+            no level is probable enough to be its name.
     """
 
     chain: str
@@ -35,6 +37,7 @@ class Instance:
     probability: float
     level: str | None = None
     level_probability: float = 0.0
+    level_shares: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.parts)
@@ -49,6 +52,8 @@ class Instance:
         for name in ("probability", "level_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"instance '{name}' lies outside 0 to 1", got=str(getattr(self, name)))
+        if not all(0 <= share <= 1 for share in self.level_shares.values()):
+            raise InputError("an instance's level shares lie outside 0 to 1", got=str(dict(self.level_shares)))
         if ((self.presence < 0) | (self.presence > 1)).any():
             raise InputError("an instance's presence lies outside 0 to 1", got=str(self.presence.tolist()))
 
@@ -77,6 +82,7 @@ class Instance:
             "probability": self.probability,
             "level": self.level,
             "level_probability": self.level_probability,
+            **({"level_shares": dict(self.level_shares)} if self.level_shares else {}),
         }
 
     @classmethod
@@ -91,4 +97,5 @@ class Instance:
             probability=float(data["probability"]),
             level=data["level"],
             level_probability=float(data["level_probability"]),
+            level_shares={str(level): float(share) for level, share in data.get("level_shares", {}).items()},
         )

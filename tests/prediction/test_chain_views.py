@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bregma.codecs.chain_landmarks import Landmarks
+from bregma.codecs.chain_layout import layout_of
+from bregma.errors import InputError
 from bregma.geometry import Frame
 from bregma.instances import Instance
 from bregma.prediction.chains import following, merge_chains, merge_instances
@@ -97,6 +102,73 @@ def test_a_level_is_named_by_most_and_only_once() -> None:
     assert split[0].level is None
     both = merge_instances([[element(20.0, "B", 0.9), element(50.0, "B", 0.6)]])
     assert [one.level for one in both] == ["B", None]
+
+
+def shared(y: float, **shares: float) -> Instance:
+    """An element of a chain that is seen whole, named only where one level is probable enough."""
+    best = max(shares, key=shares.__getitem__)
+    named = shares[best] > 0.5
+    return replace(
+        element(y, best if named else None, shares[best]), chain="whole", level_shares={k: shares[k] for k in shares}
+    )
+
+
+def test_what_no_view_says_alone_they_say_together() -> None:
+    """Neither view names it for sure: one has A at 0.45, the other at 0.9."""
+    (one,) = merge_instances([[shared(20.0, A=0.45, B=0.44, C=0.11)], [shared(20.0, A=0.9, B=0.1)]])
+    assert (one.level, one.level_probability) == ("A", pytest.approx(0.675))
+    assert one.level_shares == pytest.approx({"A": 0.675, "B": 0.27, "C": 0.055})
+    (one,) = merge_instances([[shared(20.0, A=0.9, B=0.1)], [shared(20.0, A=0.1, B=0.9)]])
+    assert (one.level, one.level_probability) == (None, 0.0)
+    assert one.level_shares == pytest.approx({"A": 0.5, "B": 0.5})
+
+
+def test_shares_are_kept_in_files() -> None:
+    one = shared(20.0, A=0.45, B=0.44)
+    assert Instance.from_dict(one.to_dict()) == one
+    assert "level_shares" not in element(20.0, "A").to_dict()
+    with pytest.raises(InputError, match="shares"):
+        replace(one, level_shares={"A": 1.2})
+
+
+WHOLE = schema_from_dict(
+    {
+        "name": "trial",
+        "title": "Trial",
+        "chains": [{"name": "whole", "levels": list("ABCDE"), "parts": {part: part for part in PARTS}}],
+    },
+    where="trial",
+)
+
+
+def filled(*elements: Instance) -> Landmarks:
+    found = Landmarks(len(WHOLE), (200, 100))
+    found.put_elements(elements, layout_of(WHOLE, None))
+    return found
+
+
+def test_of_a_whole_chain_every_level_is_somewhere() -> None:
+    """B is not found, C has no name, and E lies beyond the last one; only what is named is there."""
+    found = filled(shared(20.0, A=0.8, B=0.2), shared(60.0, C=0.45, B=0.4, D=0.15), shared(80.0, D=0.7, C=0.3))
+    for level, y, there in (("A", 20, 0.8), ("B", 40, 0), ("C", 60, 0), ("D", 80, 0.8), ("E", 110, 0)):
+        first = WHOLE.index(f"{level}_sup_ant")
+        np.testing.assert_allclose(found.mean[first : first + 4], at(50, y))
+        np.testing.assert_allclose(found.presence[first : first + 4], there)
+    spread = [found.cov[WHOLE.index(f"{level}_sup_ant")][1, 1] for level in "ABCDE"]
+    assert spread == pytest.approx([1.0, 900.0, 901.0, 1.0, 900.0])
+
+
+def test_two_without_a_name_do_not_share_a_level() -> None:
+    found = filled(shared(20.0, A=0.5, B=0.3), shared(40.0, A=0.4, B=0.4))
+    assert found.mean[WHOLE.index("A_sup_ant")].tolist() == at(50, 20)[0].tolist()
+    assert (found.presence == 0).all()
+    assert np.isfinite(found.mean).all()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_alone_suggests_nothing(count: int) -> None:
+    found = filled(*[element(20.0)][:count])
+    assert (found.mean == [49.5, 99.5]).all()
 
 
 def test_no_view_shows_anything() -> None:

@@ -34,6 +34,8 @@ from bregma.types import SIGMOID_OFFSET, OutputSpec
 
 _FAINT = 0.2
 """Share of the threshold from which a peak is looked at where the number of elements is known."""
+_LEAST_SHARE = 0.01
+"""Probability of a level below which an element does not mention it."""
 _LEAST_CELLS = 0.75
 """Standard deviation in cells below which a Gaussian between four cells would hardly show on any of them."""
 
@@ -55,6 +57,9 @@ class ChainCodecConfig(Config):
     the border; from 0.05 down some are invented (docs/benchmarks.md)."""
     radius_sigma: float = Field(default=3.0, gt=0)
     """Half-width of the window in which a point is averaged, in standard deviations of the target."""
+    middle: bool = False
+    """Whether every element also leads to the middle one. Where a chain is named by its number alone and what lies
+    beyond its ends looks alike, all elements together then tell which of them belong to it."""
 
 
 class ChainCodec:
@@ -72,12 +77,12 @@ class ChainCodec:
         self.config = config
         self.landmarks = landmarks
         self.stride = map_stride
-        self.layout: Layout = layout_of(schema, config.chain)
+        self.layout: Layout = layout_of(schema, config.chain, middle=config.middle)
         self.sigma_cells = max(config.sigma_px / map_stride, _LEAST_CELLS)
 
     @property
     def outputs(self) -> OutputSpec:
-        """A map a part, one of centres and one a single landmark; then two fields a part, and two to the next level."""
+        """A map a part, one of centres and one a single landmark; then two fields for every way."""
         return OutputSpec(self.layout.maps + self.layout.fields, fields=self.layout.fields, renumbered=True)
 
     def encode(self, labels: Labels, outputs: Mapping[str, Tensor] | None = None) -> Target:
@@ -100,8 +105,8 @@ class ChainCodec:
         whole = judged(elements, anchor, layout, size)
         known = (labels.known[:, singles] > 0)[..., None, None].expand(-1, -1, *size)
         shared = whole[:, None].expand(-1, len(layout.parts) + 1, -1, -1)
-        following = self._following(elements.centre, elements.drawn, anchor)
-        ways, mask = fields(elements, following, size, max(1.0, 2 * self.sigma_cells))
+        beyond = self._beyond(elements.centre, elements.drawn, anchor)
+        ways, mask = fields(elements, beyond, size, max(1.0, 2 * self.sigma_cells))
         return Target(
             labels,
             maps=torch.cat([maps for maps, _ in drawn], 1),
@@ -143,6 +148,17 @@ class ChainCodec:
         )
         return Decoded(mean, cov, presence, instances=tuple(found for _, found in images))
 
+    def _beyond(
+        self, centre: Tensor, drawn: Tensor, anchor: tuple[Tensor, Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return centres ``(B, L, K, 2)`` of the levels that each leads to, and whether they are on the image."""
+        to, known = self._following(centre, drawn, anchor)
+        if self.layout.middle is None:
+            return to[:, :, None], known[:, :, None]
+        row = self.layout.ranks.index(self.layout.middle)
+        middle, seen = centre[:, row : row + 1].expand_as(centre), drawn[:, row : row + 1].expand_as(drawn)
+        return torch.stack([to, middle], 2), torch.stack([known, seen], 2)
+
     def _following(
         self, centre: Tensor, drawn: Tensor, anchor: tuple[Tensor, Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
@@ -170,7 +186,7 @@ class ChainCodec:
             self.config.threshold,
             2 * len(layout.chain.levels) + 8,
         )
-        paired = ways.unflatten(0, (count + 1, 2))
+        paired = ways.unflatten(0, (layout.ways, 2))
         seen = replace(reading, threshold=_FAINT * reading.threshold) if self.layout.chain.is_whole else reading
         found = find(heights[:count], heights[count], paired, seen)
         singles = _Singles(heights[count + 1 :], reading)
@@ -186,7 +202,8 @@ class ChainCodec:
     def _named(self, found: Sequence[Found], singles: _Singles, reading: Reading) -> list[Named]:
         levels = len(self.layout.chain.levels)
         if self.layout.chain.is_whole:
-            nodes = [Node(i, one.centre, one.link, reading.probability(one.score)) for i, one in enumerate(found)]
+            sure = [reading.probability(one.score) for one in found]
+            nodes = [Node(i, one.centre, one.link, sure[i], one.middle) for i, one in enumerate(found)]
             return name_whole(nodes, levels=levels)
         nodes = [Node(i, one.centre, one.link, one.score) for i, one in enumerate(found)]
         last = self.layout.anchor == levels - 1
@@ -198,8 +215,11 @@ class ChainCodec:
             # With the element all its parts are there, however faint their maps.
             presence = np.full(len(instance.presence), named.there)
             instance = replace(instance, probability=named.there, presence=presence)
-        level = None if named.rank is None or not self.layout.chain.named else self.layout.chain.levels[named.rank]
-        return replace(instance, level=level, level_probability=0.0 if level is None else named.probability)
+        levels = self.layout.chain.levels if self.layout.chain.named else ()
+        level = None if named.rank is None or not levels else levels[named.rank]
+        shares = {name: share for name, share in zip(levels, named.shares) if share >= _LEAST_SHARE}
+        probability = 0.0 if level is None else named.probability
+        return replace(instance, level=level, level_probability=probability, level_shares=shares)
 
     def _element(self, one: Found, reading: Reading) -> Instance:
         probability = reading.probability(one.score)

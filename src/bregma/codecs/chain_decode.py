@@ -58,6 +58,7 @@ class Found:
         score: height of the centre and of the parts together, 0..1.
         link: ``(2,)`` the way to the centre of the next level.
         size: mean distance of a part from the centre.
+        middle: ``(2,)`` where it sees the centre of the middle level; None where that is not asked for.
     """
 
     points: Array
@@ -66,6 +67,7 @@ class Found:
     score: float
     link: Array
     size: float
+    middle: Array | None = None
 
     @property
     def centre(self) -> Array:
@@ -84,28 +86,31 @@ def find(parts: Tensor, centre: Tensor, ways: Tensor, reading: Reading) -> list[
     Args:
         parts: ``(P, H, W)`` heights in 0..1.
         centre: ``(H, W)`` heights.
-        ways: ``(P + 1, 2, H, W)`` ways in cells from each cell to the parts and to the next centre.
+        ways: ``(P + 1, 2, H, W)`` ways in cells from each cell to the parts and to the next centre, or ``(P + 2, …)``
+            with that to the middle one.
         reading: how to read them.
     """
     cells = _candidates(centre, reading)
     if not len(cells):
         return []
     x, y = cells.unbind(-1)
+    count = len(parts)
     expected = (cells[:, None] + ways[:, :, y, x].permute(2, 0, 1)).cpu().numpy().astype(np.float64)
     height = centre[y, x].cpu().numpy().astype(np.float64)
-    seeds = _apart(expected[:, :-1])
+    seeds = _apart(expected[:, :count])
     if not len(seeds):
         return []
     expected, height = expected[seeds], height[seeds]
-    points, cov, heights = _parts(parts, expected[:, :-1], reading)
+    points, cov, heights = _parts(parts, expected[:, :count], reading)
     found = [
         Found(
             points[i],
             cov[i],
             heights[i],
             _score(height[i], heights[i], points[i], (parts.shape[1], parts.shape[2]), reading),
-            expected[i, -1] - points[i].mean(axis=0),
-            _size(expected[i, :-1]),
+            expected[i, count] - points[i].mean(axis=0),
+            _size(expected[i, :count]),
+            expected[i, count + 1] if len(ways) > count + 1 else None,
         )
         for i in range(len(seeds))
     ]

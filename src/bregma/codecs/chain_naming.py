@@ -37,12 +37,14 @@ class Node:
         centre: ``(2,)``.
         link: ``(2,)`` to the next level, or None for the anchor.
         score: how sure it is, 0..1.
+        middle: ``(2,)`` where it sees the centre of the middle level, or None.
     """
 
     index: int
     centre: Array
     link: Array | None
     score: float
+    middle: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class Named:
         probability: that the rank is right.
         there: probability that it is an element of the chain, where its neighbours were asked too; None where it alone
             says so.
+        shares: ``(R,)`` probability of each rank; empty where a count from the anchor gives one alone.
     """
 
     index: int
     rank: int | None
     probability: float
     there: float | None = None
+    shares: tuple[float, ...] = ()
 
 
 def arrange(nodes: Sequence[Node], *, anchor_last: bool = False) -> list[Node]:

@@ -5,8 +5,9 @@ that is hardly seen is then more probable than none, and one too many is the one
 
 A *way* takes some of the nodes in their order along the chain and gives each a rising rank. Its weight is the product
 of the odds of the nodes taken, of how well every step fits the links of its two ends, and of :data:`MISSED` for every
-level passed over, before the first node, between two or after the last. Shape suffixes: N nodes, R ranks, K levels that
-a step leads on.
+level passed over, before the first node, between two or after the last. Where nodes say where they see the middle of
+the chain, how well a rank fits what they say together comes in too. Shape suffixes: N nodes, R ranks, K levels that a
+step leads on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bregma.codecs.chain_naming import Named, Node, direction_of
-from bregma.geometry import Array
+from bregma.geometry import Array, weighted_median
 
 MISSED = 0.02
 """Weight of a level that no node shows."""
@@ -26,6 +27,12 @@ _ALONG, _ASIDE = 0.2, 0.25
 """Standard deviations of a step, in links, along these and aside."""
 _ALIKE = 0.5
 """Links differ by less than this share of the upper one's length where both ends of a step tell its way."""
+_MIDDLE = 0.4
+"""Standard deviation, in links, of where all nodes together see the middle."""
+_PER_LINK = 0.3
+"""By how much the standard deviation of a distance from the middle grows with every link, as a share of it."""
+_MOST_MISFIT = 4.0
+"""Of one node with the middle: a middle that is nowhere near says nothing."""
 LEAST_NAMING = 0.51
 """A name that is less probable is not given; two that are equally likely are none."""
 
@@ -46,13 +53,15 @@ def name_whole(nodes: Sequence[Node], *, levels: int) -> list[Named]:
     direction = direction_of(sure if len(sure) > 2 else nodes)
     ordered = sorted(nodes, key=lambda node: float(node.centre @ direction))
     p_N = np.clip([node.score for node in ordered], 1e-3, 1 - 1e-3)
-    odds_N, fit_KNN = p_N / (1 - p_N), _fits(ordered)
-    share_NR = _shares(odds_N, fit_KNN, levels)
+    odds_NR = (p_N / (1 - p_N))[:, None] * _from_middle(ordered, p_N, direction, levels)
+    fit_KNN = _fits(ordered)
+    share_NR = _shares(odds_NR, fit_KNN, levels)
     named = []
-    for i, rank in _best_way(odds_N, fit_KNN, levels):
+    for i, rank in _best_way(odds_NR, fit_KNN, levels):
         right, there = float(share_NR[i, rank]), min(float(share_NR[i].sum()), 1.0)
         given = right >= LEAST_NAMING
-        named.append(Named(ordered[i].index, rank if given else None, min(right, 1.0) if given else 0.0, there))
+        probability = min(right, 1.0) if given else 0.0
+        named.append(Named(ordered[i].index, rank if given else None, probability, there, _of_one(share_NR[i])))
     return named
 
 
@@ -75,15 +84,41 @@ def _fits(ordered: Sequence[Node]) -> Array:
     return np.asarray(np.exp(-0.5 * misfit) * MISSED ** (levels - 1) * forward)
 
 
-def _shares(odds_N: Array, fit_KNN: Array, levels: int) -> Array:
+def _of_one(share_R: Array) -> tuple[float, ...]:
+    """Return the shares of one node's ranks as probabilities, given that it is there."""
+    return tuple((share_R / max(float(share_R.sum()), 1e-12)).tolist())
+
+
+def _from_middle(ordered: Sequence[Node], p_N: Array, direction: Array, levels: int) -> Array:
+    """Return how well each rank ``(N, R)`` of a node fits the place where all nodes together see the middle level.
+
+    The nearer a rank is to the middle, the better its distance from there is known in links. All ranks of a way
+    together weigh as much as one observation of the middle does, since all nodes say the same about it.
+    """
+    votes = [(node.middle, p) for node, p in zip(ordered, p_N, strict=True) if node.middle is not None]
+    if not votes:
+        return np.ones((len(ordered), levels))
+    axis = direction / max(float(np.linalg.norm(direction)), 1e-6)
+    middle = weighted_median(np.array([at for at, _ in votes]) @ axis, np.array([p for _, p in votes]))
+    length_N = np.maximum(np.array([node.link for node in ordered]) @ axis, 1e-6)
+    # The link of the last level may be anything: that of the nodes thereabouts counts.
+    usual_N = np.array([np.median(length_N[max(0, i - 2) : i + 3]) for i in range(len(ordered))])
+    away_R = np.arange(levels) - levels // 2
+    known_R = 1 / (1 + _PER_LINK * np.abs(away_R)) ** 2
+    off_NR = ((np.array([node.centre for node in ordered]) @ axis - middle) / usual_N)[:, None] - away_R
+    misfit_NR = np.minimum(0.5 * known_R / known_R.sum() * off_NR**2 / _MIDDLE**2, _MOST_MISFIT)
+    return np.asarray(np.exp(misfit_NR.min(axis=1, keepdims=True) - misfit_NR))
+
+
+def _shares(odds_NR: Array, fit_KNN: Array, levels: int) -> Array:
     """Return the share ``(N, R)`` of all ways on which a node has a rank."""
-    n, ranks = len(odds_N), np.arange(levels)
+    n, ranks = len(odds_NR), np.arange(levels)
     before, after = MISSED ** ranks.astype(float), MISSED ** (levels - 1.0 - ranks)
     to_NR, from_NR = np.zeros((n, levels)), np.zeros((n, levels))
     for j in range(n):
-        to_NR[j] = odds_N[j] * (before + _led(to_NR, fit_KNN[:, :, j], back=True))
+        to_NR[j] = odds_NR[j] * (before + _led(to_NR, fit_KNN[:, :, j], back=True))
     for i in reversed(range(n)):
-        from_NR[i] = after + _led(odds_N[:, None] * from_NR, fit_KNN[:, i], back=False)
+        from_NR[i] = after + _led(odds_NR * from_NR, fit_KNN[:, i], back=False)
     return np.asarray(to_NR * from_NR / (to_NR * after).sum())
 
 
@@ -99,9 +134,9 @@ def _led(weight_NR: Array, fit_KN: Array, *, back: bool) -> Array:
     return total
 
 
-def _best_way(odds_N: Array, fit_KNN: Array, levels: int) -> list[tuple[int, int]]:
+def _best_way(odds_NR: Array, fit_KNN: Array, levels: int) -> list[tuple[int, int]]:
     """Return nodes and ranks of the way of most weight."""
-    n, ranks = len(odds_N), np.arange(levels)
+    n, ranks = len(odds_NR), np.arange(levels)
     best_NR = np.zeros((n, levels))
     came: dict[tuple[int, int], tuple[int, int]] = {}
     for j in range(n):
@@ -113,7 +148,7 @@ def _best_way(odds_N: Array, fit_KNN: Array, levels: int) -> list[tuple[int, int
                 if reached[i, rank - k] > best_NR[j, rank]:
                     best_NR[j, rank] = reached[i, rank - k]
                     came[j, rank] = (i, rank - k)
-        best_NR[j] *= odds_N[j]
+        best_NR[j] *= odds_NR[j]
     last = best_NR * MISSED ** (levels - 1.0 - ranks)
     at: tuple[int, int] | None = divmod(int(last.argmax()), levels)
     way = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bregma.codecs.chain_landmarks import Landmarks, columns_of
 from bregma.codecs.chain_layout import layout_of
+from bregma.codecs.chain_whole import LEAST_NAMING
 from bregma.geometry import Array
 from bregma.instances import Instance
 from bregma.schema import LandmarkSchema
@@ -43,7 +44,9 @@ class _Cluster:
         points = np.stack([one.points for one in own])
         mean = points.mean(axis=0)
         between = np.einsum("vpi,vpj->pij", points - mean, points - mean) / len(own)
-        level, sure = self._level()
+        shares = self._shares()
+        whole = any(one.level_shares for one in own)
+        level, sure = _most_probable(shares, LEAST_NAMING if whole else _THERE)
         return replace(
             own[0],
             points=mean,
@@ -52,18 +55,22 @@ class _Cluster:
             probability=sum(one.probability for one in own) / views,
             level=level,
             level_probability=sure,
+            level_shares=shares if whole else {},
         )
 
-    def _level(self) -> tuple[str | None, float]:
-        """Return the name that is the most probable on the average of the views that show the element."""
-        votes: dict[str, float] = {}
+    def _shares(self) -> dict[str, float]:
+        """Return the probability of each level on the average of the views that show the element."""
+        shares: dict[str, float] = {}
         for one in self.seen.values():
-            if one.level is not None:
-                votes[one.level] = votes.get(one.level, 0.0) + one.level_probability / len(self.seen)
-        best = max(votes, key=votes.__getitem__, default=None)
-        if best is None or votes[best] < _THERE:
-            return None, 0.0
-        return best, min(votes[best], 1.0)
+            named = {} if one.level is None else {one.level: one.level_probability}
+            for level, share in (one.level_shares or named).items():
+                shares[level] = min(shares.get(level, 0.0) + share / len(self.seen), 1.0)
+        return shares
+
+
+def _most_probable(shares: Mapping[str, float], least: float) -> tuple[str | None, float]:
+    best = max(shares, key=shares.__getitem__, default=None)
+    return (None, 0.0) if best is None or shares[best] < least else (best, shares[best])
 
 
 def merge_instances(views: Sequence[Sequence[Instance]]) -> tuple[Instance, ...]:
