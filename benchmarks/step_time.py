@@ -24,7 +24,7 @@ import torch
 
 from bregma.bundle import ModelConfig
 from bregma.codecs.heatmap import HeatmapCodecConfig
-from bregma.data.loader import Batch, batches, epoch_order
+from bregma.data.loader import Batch, batches, drawn_order
 from bregma.hardware import detect_hardware
 from bregma.inference import memory_format
 from bregma.networks.scn import SCNConfig
@@ -130,7 +130,7 @@ def endless(trainer: Trainer) -> Iterator[Batch]:
     order = [
         indices
         for epoch in range(1000)
-        for indices in epoch_order(len(trainer.source), settings.batch_size, seed=settings.seed, epoch=epoch)
+        for indices in drawn_order(trainer.draws, settings.batch_size, seed=settings.seed, epoch=epoch)
     ]
     return batches(trainer.source, order, workers=settings.workers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,9 +144,9 @@ class TestLookingAgain:
     def _look(self, *bodies: Instance, shift: Any = (0.0, 0.0), presence: float = 1.0, fail: bool = False) -> Any:
         views = [close_up_of(one.points, self.CASE.frame, CONFIG) for one in bodies if len(one.parts) == 4]
 
-        def predict(cases: Sequence[Case]) -> list[object]:
+        def predict(cases: Sequence[Case]) -> list[Prediction | Failure]:
             assert len(cases) == len(views)
-            answers: list[object] = []
+            answers: list[Prediction | Failure] = []
             for case, view, one in zip(cases, views, bodies, strict=True):
                 assert view is not None
                 assert case.image.load().shape == (96, 96)
@@ -246,6 +247,18 @@ class TestTraining:
         with pytest.raises(BundleError, match="has changed since"):
             load_bundle(result.run)
 
+    @pytest.mark.parametrize("flip", [True, False])
+    def test_mirrored_close_ups_are_looked_at_only_if_they_are_learned_from(
+        self, flip: bool, phantoms: Dataset, tmp_path: Path
+    ) -> None:
+        asked = [*SMALL, f"predict.flip={str(flip).lower()}", "augment.flip=0.25"]
+        result = train(phantoms, tmp_path / "run", recipe="lumbar/chain", overrides=asked)
+        learned = json.loads((result.run / "close_up" / "plan.json").read_text())["plan"]["augment"]["flip"]
+        assert not flip or learned == 0.25
+        close_up = load_bundle(result.run).close_up
+        assert close_up is not None
+        assert close_up.predict.flip == flip
+
     @pytest.mark.parametrize(
         ("overrides", "error", "words"),
         [
@@ -253,6 +266,7 @@ class TestTraining:
             (['refine.set=["augment.nonsense=1"]'], ConfigError, "nonsense"),
             (["refine.size=50"], ConfigError, r"refine\.size"),
             (["refine.chain=ribs"], ConfigError, r"refine\.chain"),
+            (["predict.flip=true", "augment.flip=0"], ConfigError, "none are learned from"),
         ],
     )
     def test_what_cannot_be_is_refused_before_training(

@@ -155,6 +155,12 @@ class Bundle:
         fitted = 1 if self.regression is None else self.regression.config.slices
         return max(self.config.preprocess.slices, fitted)
 
+    @property
+    def parameters(self) -> int:
+        """Number of the networks' weights."""
+        parts = [part.parameters for part in (self.close_up, self.roi) if part is not None]
+        return sum(weight.numel() for weight in self.network.parameters()) + sum(parts)
+
     def shape_weight(self, asked: float | None) -> float:
         """Return the weight of the shape model; see :attr:`PredictConfig.shape_weight`."""
         if asked is None:

@@ -113,12 +113,26 @@ def bias(predicted: ArrayLike, true: ArrayLike) -> float | None:
     return float(values.mean()) if values.size else None
 
 
+def roc_points(suspicion: ArrayLike, positive: ArrayLike) -> tuple[Array, Array]:
+    """Return false and true positive rates ``(U + 1,)`` from 0 to 1 as the cut-off falls; equal values fall together.
+
+    Args:
+        suspicion: ``(K,)`` the higher, the more it speaks for a positive.
+        positive: ``(K,)`` what is true; both kinds must occur.
+    """
+    order = np.argsort(-np.asarray(suspicion, dtype=np.float64), kind="stable")
+    s, y = np.asarray(suspicion, dtype=np.float64)[order], np.asarray(positive, dtype=bool)[order]
+    last = np.flatnonzero(np.append(np.diff(s) != 0, True))
+    true, false = y.cumsum()[last] / y.sum(), (~y).cumsum()[last] / (~y).sum()
+    return np.append(0.0, false), np.append(0.0, true)
+
+
 def mean_statistic(values: ArrayLike, subject: ArrayLike, subjects: int) -> Statistic:
     """Return the mean of ``values (K,)``, which belong to subjects ``subject (K,)`` of 0 … ``subjects`` − 1."""
     v, s = _grouped(values, subject)
     total = np.bincount(s, weights=v, minlength=subjects)
     count = np.bincount(s, minlength=subjects).astype(np.float64)
-    return lambda weights: _ratio(weights @ total, weights @ count)
+    return lambda weights: ratio(weights @ total, weights @ count)
 
 
 def ratio_statistic(top: ArrayLike, bottom: ArrayLike, subject: ArrayLike, subjects: int) -> Statistic:
@@ -129,7 +143,7 @@ def ratio_statistic(top: ArrayLike, bottom: ArrayLike, subject: ArrayLike, subje
     s = np.asarray(subject, dtype=np.intp).ravel()
     above = np.bincount(s, weights=np.asarray(top, dtype=np.float64).ravel(), minlength=subjects)
     below = np.bincount(s, weights=np.asarray(bottom, dtype=np.float64).ravel(), minlength=subjects)
-    return lambda weights: _ratio(weights @ above, weights @ below)
+    return lambda weights: ratio(weights @ above, weights @ below)
 
 
 def sd_statistic(values: ArrayLike, subject: ArrayLike, subjects: int) -> Statistic:
@@ -143,8 +157,8 @@ def sd_statistic(values: ArrayLike, subject: ArrayLike, subjects: int) -> Statis
 
     def statistic(weights: Array) -> Array:
         n = weights @ count
-        scatter = weights @ square - _ratio((weights @ total) ** 2, n)
-        return np.sqrt(np.maximum(_ratio(scatter, n - 1.0), 0.0))
+        scatter = weights @ square - ratio((weights @ total) ** 2, n)
+        return np.sqrt(np.maximum(ratio(scatter, n - 1.0), 0.0))
 
     return statistic
 
@@ -272,5 +286,6 @@ def _grouped(values: ArrayLike, subject: ArrayLike) -> tuple[Array, NDArray[np.i
     return v[known], np.asarray(subject, dtype=np.intp).ravel()[known]
 
 
-def _ratio(top: Array, bottom: Array) -> Array:
+def ratio(top: Array, bottom: Array) -> Array:
+    """Divide where there is something to divide by; NaN elsewhere."""
     return np.asarray(np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0))

@@ -154,6 +154,36 @@ class Population(Config):
     source: str
 
 
+class Threshold(Config):
+    """A value of a quantity at which something is decided."""
+
+    name: Name
+    label: str
+    """What lies on the side that is looked for, e.g. ``T-score of -2.5 or less``."""
+    at_most: FiniteFloat | None = None
+    """Looked for are values up to this one."""
+    at_least: FiniteFloat | None = None
+    """Looked for are values from this one on; either this or ``at_most`` is given."""
+    of: Literal["value", "t_score"] = "value"
+    """What it is a threshold of: the quantity itself, or its T-score."""
+    sensitivity: Annotated[FiniteFloat, Field(gt=0, lt=1)] = 0.9
+    """For which share of those looked for a cut-off on the predictions is given, with the specificity that is left."""
+    source: str = ""
+
+    @property
+    def is_upper(self) -> bool:
+        """Whether values up to the threshold are looked for."""
+        return self.at_most is not None
+
+    def value(self, quantity: Quantity) -> float:
+        """Return the threshold as a value of its quantity."""
+        given = self.at_most if self.at_most is not None else self.at_least
+        if given is None or (self.of == "t_score" and quantity.t_score is None):
+            raise SchemaError("is not declared in full", where=f"threshold '{self.name}'")
+        people = quantity.t_score
+        return given if self.of == "value" or people is None else people.mean + given * people.sd
+
+
 class Quantity(Config):
     """A clinical quantity that belongs to a whole image or volume, and that a network reads from it directly."""
 
@@ -165,9 +195,14 @@ class Quantity(Config):
     dimension: Literal["none", "length", "area"] = "none"
     """How the number of pixels that it spans gives it: a ``length`` (in mm) or an ``area`` (in mm2) is learned in
     pixels, and becomes millimetres by the image's own spacing alone; ``none`` is learned as it is."""
+    per: Literal["image", "subject"] = "image"
+    """Whether every image has a value of its own, or all images of a subject have the same: then an epoch shows one
+    image of each subject, and what is predicted on a subject's images is averaged before it is scored."""
     grade: Name | None = None
     t_score: Population | None = None
     """Young adults: the T-score is how many of their standard deviations a value lies above their mean."""
+    thresholds: tuple[Threshold, ...] = ()
+    """Where an evaluation asks how well predictions tell the two sides apart."""
     code: Code | None = None
     source: str = ""
 
@@ -484,6 +519,23 @@ def _quantity_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:
         wanted = {"length": "mm", "area": "mm2"}.get(quantity.dimension)
         if wanted is not None and quantity.unit != wanted:
             yield (*loc, "unit"), f"quantity '{quantity.name}' is a {quantity.dimension}, so its unit is {wanted}"
+        yield from _threshold_faults(quantity, (*loc, "thresholds"))
+
+
+def _threshold_faults(quantity: Quantity, loc: Loc) -> Iterator[tuple[Loc, str]]:
+    seen: set[str] = set()
+    for index, threshold in enumerate(quantity.thresholds):
+        own = (*loc, index)
+        if threshold.name in seen:
+            yield (*own, "name"), f"two thresholds of '{quantity.name}' are called '{threshold.name}'"
+        seen.add(threshold.name)
+        if (threshold.at_most is None) == (threshold.at_least is None):
+            yield own, f"threshold '{threshold.name}' needs one of at_most and at_least"
+        if threshold.of == "t_score" and quantity.t_score is None:
+            yield (
+                (*own, "of"),
+                f"threshold '{threshold.name}' is one of a T-score, and '{quantity.name}' declares no population",
+            )
 
 
 def _reading_faults(schema: LandmarkSchema) -> Iterator[tuple[Loc, str]]:

@@ -10,7 +10,7 @@ import torch
 from blob_images import BRIGHTNESS, LEFT, MIDDLE, RIGHT, TOP, blob_case, blob_schema, centroid
 from bregma import geometry
 from bregma.data.augment import AugmentConfig, Geometric
-from bregma.data.loader import SampleSource, batches, collate, epoch_order
+from bregma.data.loader import SampleSource, batches, collate, drawn_order, draws_of, epoch_order
 from bregma.data.preprocess import PreprocessConfig
 from bregma.errors import ConfigError, ImageError, LabelError
 from bregma.geometry import Frame
@@ -287,6 +287,23 @@ def test_epochs_are_shuffled_anew_and_repeatably():
     assert one != epoch_order(50, 5, seed=0, epoch=1)
     assert one != epoch_order(50, 5, seed=1, epoch=0)
     assert one != [tuple(range(i, i + 5)) for i in range(0, 50, 5)]
+
+
+def test_of_a_subjects_images_an_epoch_draws_one():
+    cases = [
+        Case(f"{subject}_{n}", str(subject), None, Frame((4, 4))) for subject in range(6) for n in range(subject + 1)
+    ]
+    draws = draws_of(cases, by_subject=True)
+    orders = [drawn_order(draws, 4, seed=0, epoch=epoch) for epoch in range(40)]
+    for order in orders:
+        shown = [cases[i].subject for batch in order for i in batch]
+        assert set(shown) == set("012345")
+        assert len(shown) == 8
+    seen = {i for order in orders for batch in order for i in batch}
+    assert seen == set(range(len(cases)))
+    assert orders[3] == drawn_order(draws, 4, seed=0, epoch=3)
+    alone = draws_of(cases, by_subject=False)
+    assert drawn_order(alone, 4, seed=0, epoch=2) == epoch_order(len(cases), 4, seed=0, epoch=2)
 
 
 def test_an_epoch_of_nothing_is_refused():

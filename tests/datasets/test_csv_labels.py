@@ -263,3 +263,15 @@ class TestDeclaration:
             "targets: hc_mm",
             "tags: site",
         ]
+
+
+def test_images_without_a_row_are_named(folder: Path, make_image, tmp_path: Path):
+    make_image(folder / "c.png")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "broken.png").write_bytes(b"nothing")
+    _write(folder, "image,x_x,x_y\na.png,1,2\nbroken,3,4\ngone.png,5,6\n")
+    problems = read_dataset(folder).problems
+    assert problems[-1] == "2 image files have no row in the table: b.png, c.png"
+    assert len(problems) == 3
+    _write(folder, "image,x_x,x_y\na.png,1,2\nb,3,4\nc.png,5,6\nbroken.png,1,1\n")
+    assert not any("no row" in problem for problem in read_dataset(folder).problems)

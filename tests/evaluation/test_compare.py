@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from scipy import stats
 from bregma.errors import InputError
 from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
 from bregma.evaluation.compare import holm, signed_rank_p
+from bregma.evaluation.stored import load_run
+from bregma.evaluation.study import compare_arms
 from bregma.geometry import Frame
 from bregma.results import ComparisonRow, ComparisonTable
 from bregma.schema import LandmarkSchema, schema_from_dict
-from bregma.types import ArrayImage, Case, LandmarkSet, Prediction
+from bregma.types import ArrayImage, Case, LandmarkSet, Prediction, Value
 
 SETTINGS = EvaluationSettings(draws=400)
 FRAME = Frame((100, 200))
@@ -199,3 +202,66 @@ def test_signed_rank() -> None:
     assert signed_rank_p(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(2 / 32)
     assert signed_rank_p(np.array([0.0, 1e-14, np.nan])) == 1.0
     assert signed_rank_p(np.array([np.nan])) is None
+
+
+class TestMeasuredAndReadOff:
+    """A width measured between two landmarks, and the same one read from the whole image."""
+
+    SPACED = Frame((100, 200), (0.5, 0.5), "user")
+
+    def both(self, folder: Path, name: str = "width") -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        true = rng.uniform(20, 40, 25)
+        measured, read = true + rng.normal(0, 1, 25), true + rng.normal(0, 4, 25)
+        width = {
+            "name": "width",
+            "label": "Width",
+            "primitive": "distance",
+            "points": {"a": "a", "b": "b"},
+            "unit": "mm",
+        }
+        marks = _schema(measurements=[width])
+        quantity = {"name": name, "label": "Width", "unit": "mm", "dimension": "length"}
+        values = schema_from_dict({"name": "pair", "title": "Pair", "quantities": [quantity]}, where="test")
+        cases, by_marks, by_value = [], [], []
+        for i in range(25):
+            ends = LandmarkSet(np.array([[0.0, 9.0], [2 * true[i], 9.0]]))
+            image = ArrayImage(np.zeros((100, 200)))
+            cases.append(Case(f"c{i}", f"p{i // 2}", image, self.SPACED, ends, targets={name: true[i]}))
+            found = np.array([[0.0, 9.0], [2 * measured[i], 9.0]])
+            by_marks.append(Prediction(f"c{i}", found, np.zeros((2, 2, 2)), np.ones(2), self.SPACED))
+            none = (np.zeros((0, 2)), np.zeros((0, 2, 2)), np.zeros(0))
+            by_value.append(Prediction(f"c{i}", *none, self.SPACED, values={name: Value(read[i], None, "mm")}))
+        bare = [replace(case, landmarks=None) for case in cases]
+        runs = [folder / "marks", folder / "values"]
+        save_evaluation(evaluate_predictions(marks, cases, by_marks, SETTINGS, name="marks"), runs[0])
+        save_evaluation(evaluate_predictions(values, bare, by_value, SETTINGS, name="values"), runs[1])
+        return runs, true, measured, read
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_are_compared_by_what_both_know(self, first: int, tmp_path: Path) -> None:
+        runs, true, measured, read = self.both(tmp_path)
+        table = compare_runs([runs[first], runs[1 - first]])
+        assert all(row.metric.startswith("width_") for row in table.rows)
+        row = _row(table, "width_mae")
+        maes = [np.abs(values - true).mean() for values in (measured, read)]
+        assert [figure.value for figure in row.figures] == pytest.approx([maes[first], maes[1 - first]], rel=1e-4)
+        assert row.differences[1] is not None
+        assert (row.differences[1].value > 0) == (first == 0)
+        assert row.p_values[1] is not None
+        assert row.p_values[1] < 0.05
+        r2 = 1 - ((measured - true) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+        assert _row(table, "width_r2").figures[first].value == pytest.approx(r2, rel=1e-3)
+
+    def test_nothing_in_common_is_said(self, tmp_path: Path) -> None:
+        runs, *_ = self.both(tmp_path, name="depth")
+        with pytest.raises(InputError, match="no measurement in common") as caught:
+            compare_runs(runs)
+        assert "depth" in str(caught.value)
+
+    def test_a_study_takes_both_as_arms(self, tmp_path: Path) -> None:
+        runs, true, measured, _ = self.both(tmp_path)
+        arms = {"landmarks": [load_run(runs[0])], "values": [load_run(runs[1])]}
+        table = compare_arms(arms, title="trial", settings=SETTINGS, tiers=(1.0, 3.0))
+        assert table.unit == "mm"
+        assert table.arms[0].mre.value == pytest.approx(np.abs(measured - true).mean(), rel=1e-4)

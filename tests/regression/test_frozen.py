@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bregma.errors import InputError, LabelError
-from bregma.regression import FitConfig, Frozen, fit, fit_quantities, fold_of, freeze, load_regression, save_regression
+from bregma.errors import ConfigError, InputError, LabelError
+from bregma.regression import (
+    FitConfig,
+    Frozen,
+    check_installed,
+    fit,
+    fit_quantities,
+    fold_of,
+    freeze,
+    load_regression,
+    save_regression,
+)
 from bregma.regression.covariates import Covariates
 from bregma.regression.models import pipeline_of
 from bregma.regression.settings import REGRESSORS
@@ -65,11 +76,12 @@ class TestFit:
     def test_settings_are_chosen_among_those_given(self) -> None:
         found = fit(TABLE, TARGET, self.SUBJECTS, FitConfig(regressor=config_of("elastic_net")))
         assert found.chosen["alpha"] in config_of("elastic_net").alpha
+        assert found.inner_r2 is not None
         assert 0.5 < found.inner_r2 < 1
         single = fit(TABLE, TARGET, self.SUBJECTS, FitConfig(regressor=config_of("elastic_net", alpha=9, l1_ratio=0)))
         assert single.chosen == {"components": "all", "alpha": 9.0, "l1_ratio": 0.0}
         few = fit(TABLE[:6], TARGET[:6], self.SUBJECTS[:6], FitConfig(regressor=config_of("mean")))
-        assert np.isnan(few.inner_r2)
+        assert few.inner_r2 is None
         assert np.isnan(few.residuals).all()
 
     def test_residuals_are_those_of_rows_that_were_left_out(self) -> None:
@@ -112,7 +124,9 @@ class TestFit:
         """What cross-validation says of a target without any relation is no better than the mean, whatever is tuned."""
         shuffled = np.random.default_rng(1).permutation(TARGET)
         for name in ("svr", "elastic_net"):
-            assert fit(TABLE, shuffled, self.SUBJECTS, FitConfig(regressor=config_of(name))).inner_r2 < 0.15
+            found = fit(TABLE, shuffled, self.SUBJECTS, FitConfig(regressor=config_of(name)))
+            assert found.inner_r2 is not None
+            assert found.inner_r2 < 0.15
 
     def test_too_few_subjects_and_constant_targets_are_refused(self) -> None:
         few = FitConfig(regressor=config_of("svr"), inner_folds=5)
@@ -141,3 +155,10 @@ def test_a_regression_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "regression.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="cannot be read"):
         load_regression(tmp_path)
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    check_installed(REGRESSORS["svr"]())
+    with pytest.raises(ConfigError, match=r"XGBoost is not installed.*bregma\[tabular\]"):
+        check_installed(REGRESSORS["xgboost"]())

@@ -28,6 +28,7 @@ RECIPE = [
     "train.workers=0",
     'split.fractions={"train": 0.75, "test": 0.25}',
     "predict.flip=true",
+    "augment.flip=0.5",
     "predict.zooms=[0.9]",
     "predict.shape_weight=0.25",
     "predict.accelerator=cpu",

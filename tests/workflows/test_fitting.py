@@ -162,6 +162,18 @@ class TestRun:
         assert result.evaluation is not None
         assert result.evaluation.metrics["level_r2"].low <= 0
 
+    def test_few_subjects_with_nothing_to_choose(self, tmp_path: Path) -> None:
+        """No cross-validation is possible, so that there is no interval; everything else is as usual."""
+        data = dataset(14)
+        more = ("fit.regressor={name: mean}", "fit.inner_folds=6", "fit.pyramid=false")
+        result = train(data, tmp_path / "run", overrides=[*SMALL, *more])
+        bundle = load_bundle(result.run)
+        assert bundle.regression is not None
+        assert bundle.regression.chosen["level"]["inner_r2"] is None
+        (found,) = Predictor([bundle]).predict(data.cases[-1:])
+        assert isinstance(found, Prediction)
+        assert found.values["level"].half_width is None
+
     @pytest.mark.parametrize(
         ("more", "error", "words"),
         [
@@ -248,6 +260,16 @@ class TestFeatures:
         with pytest.raises(BregmaError, match="no region of interest"):
             region_masks(missing, CORNERS, np.eye(3), (64, 64), where="1")
 
+    def test_a_network_of_another_number_of_slices_is_refused(self) -> None:
+        from bregma.bundle import ModelConfig, build_model
+
+        network, preprocess = {"name": "coordinate_net", "encoder": "test_resnet"}, {"size": [64, 64], "slices": 3}
+        model = {"preprocess": preprocess, "network": network, "codec": {"name": "scalar"}}
+        config = ModelConfig.model_validate(model)
+        built, _ = build_model(config, SCHEMA)
+        with pytest.raises(ConfigError, match=r"another number of slices.*expected 3"):
+            FeatureExtractor(built, config.preprocess.model_copy(update={"slices": 5}))
+
     def test_a_network_without_a_pyramid_is_refused(self) -> None:
         from bregma.bundle import ModelConfig, build_model
 
@@ -282,3 +304,25 @@ def test_a_study_compares_them_by_their_quantity(tmp_path: Path) -> None:
     again = study(study_file, data, tmp_path / "study")
     assert again.table is not None
     assert again.table.arms[0].mre == grey.mre
+
+
+def test_a_study_holds_a_measured_number_against_one_that_is_read_off(tmp_path: Path) -> None:
+    shared = ["model.preprocess.size=[64, 64]", "train.workers=0", "predict.accelerator=cpu"]
+    marks = [*(one for one in tiny.OVERRIDES if not one.startswith("split")), *shared, "train.epochs=3"]
+    network = "model.network={name: coordinate_net, encoder: test_resnet, pretrained: none}"
+    whole = [*shared, network, "model.codec={name: scalar, quantities: [gap]}"]
+    arms = [
+        {"name": "marks", "set": marks},
+        {"name": "mean", "set": [*whole, "fit.regressor={name: mean}", "fit.pyramid=false"]},
+    ]
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps({"arms": arms, "folds": 3, "evaluate": {"draws": 100}, "tiers": [5, 20]}))
+    data = tiny.dataset(18)
+    data = replace(data, splits={}, cases=tuple(replace(c, frame=Frame((64, 64), (0.5, 0.5), "user")) for c in data))
+    result = study(file, data, tmp_path / "study")
+    assert not result.failures
+    assert result.table is not None
+    assert result.table.unit == "mm"
+    assert [arm.mre.n for arm in result.table.arms] == [len(data)] * 2
+    assert {"gap_mae", "gap_r2"} <= {row.metric for row in result.table.comparison.rows}
+    assert (tmp_path / "study" / "study.html").is_file()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bregma.console import say, show_facts, show_table
+from bregma.data.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from bregma.auditing.audit import LabelAudit
@@ -35,7 +36,7 @@ def show_inspection(found: Inspection) -> None:
         {
             "dataset": print_.name,
             "anatomy": print_.schema_name,
-            "images": f"{print_.images} of {print_.subjects} subjects, {print_.labelled} with labels",
+            "images": f"{print_.images} of {print_.subjects} subjects, {_known(print_)}",
             "size": f"{_range(print_.width)} x {_range(print_.height)} px",
             "spacing": f"known for {known} of {print_.images} images" if known else "not known: lengths are in pixels",
             **({"contact sheet": found.sheet} if found.sheet else {}),
@@ -50,6 +51,11 @@ def show_inspection(found: Inspection) -> None:
         say("nothing looks wrong")
     if found.audit is not None:
         _show_audit(found.audit, found.audit_files)
+
+
+def _known(print_: Fingerprint) -> str:
+    """Return how many images have labels, or a value where the anatomy has no landmarks."""
+    return f"{print_.labelled} with labels" if print_.landmarks else f"{print_.valued} with a value"
 
 
 def _show_audit(audit: LabelAudit, files: Sequence[Path]) -> None:

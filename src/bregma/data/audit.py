@@ -218,7 +218,8 @@ def target_findings(dataset: Dataset) -> Iterator[Finding]:
             sentence = f"{people} images with different values of {quantity.name}"
             sentence = f"{sentence}, such as {subject}: {example}."
             first = next(iter(values.values()))
-            yield Finding("conflicting_targets", "warning", sentence, first, score=len(several))
+            severity: Severity = "error" if quantity.per == "subject" else "warning"
+            yield Finding("conflicting_targets", severity, sentence, first, score=len(several))
         every = {value for values in by_subject.values() for value in values}
         if len(by_subject) > 1 and len(every) == 1:
             sentence = f"All {len(by_subject)} subjects have the same {quantity.name}, {every.pop():g}."

@@ -86,6 +86,8 @@ class Fingerprint(Config):
     images: int
     labelled: int
     """Images with at least one labelled landmark."""
+    valued: int = 0
+    """Images with a value of one of the schema's quantities."""
     subjects: int
     images_per_subject: Summary
     height: Summary
@@ -135,6 +137,7 @@ def fingerprint(dataset: Dataset, *, sample: int = 64, seed: int = 0) -> Fingerp
         schema_name=dataset.schema.name,
         images=len(dataset),
         labelled=len(labelled),
+        valued=sum(any(one.name in case.targets for one in dataset.schema.quantities) for case in dataset),
         subjects=len(per_subject),
         images_per_subject=_summary(list(per_subject.values())),
         height=_summary(shapes[:, 0]),

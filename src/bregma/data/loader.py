@@ -337,6 +337,24 @@ def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[t
     return [tuple(order[start : start + size]) for start in range(0, len(order), size)]
 
 
+def draws_of(cases: Sequence[Case], *, by_subject: bool) -> list[list[int]]:
+    """Return the positions of cases of which an epoch draws one each: every case alone, or those of each subject."""
+    if not by_subject:
+        return [[place] for place in range(len(cases))]
+    subjects: dict[str, list[int]] = {}
+    for place, case in enumerate(cases):
+        subjects.setdefault(case.subject, []).append(place)
+    return list(subjects.values())
+
+
+def drawn_order(draws: Sequence[Sequence[int]], batch_size: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Return the batches of an epoch, as :func:`epoch_order` does, with one case of each draw; another each epoch."""
+    rng = np.random.default_rng((seed, epoch, 2**31 + 1))
+    chosen = [draw[int(rng.integers(len(draw)))] for draw in draws]
+    order = epoch_order(len(draws), batch_size, seed=seed, epoch=epoch)
+    return [tuple(chosen[place] for place in batch) for batch in order]
+
+
 def batches(
     source: SampleSource, order: Sequence[Sequence[int]], *, epoch: int = 0, workers: int = 2, ahead: int = 3
 ) -> Iterator[Batch]:

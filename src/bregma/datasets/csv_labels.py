@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from bregma.datasets.columns import Columns, guess_columns, load_columns
 from bregma.datasets.generic import schema_from_names
-from bregma.datasets.records import ImageFolder, Record, assemble, case_ids, or_none, with_splits
+from bregma.datasets.records import ImageFolder, Record, assemble, case_ids, or_none, unnamed_images, with_splits
 from bregma.datasets.tables import Row, parse_number, read_rows, refuse_duplicates, require_columns
 from bregma.errors import LabelError
 from bregma.io import ImageOptions
@@ -122,10 +123,21 @@ def read(
         strict=strict,
         spacing_source="sidecar",
     )
+    used = [case.image.path for case in dataset if case.image.path is not None]
+    dataset = _with_unnamed(dataset, unnamed_images(used, [row.text(declared.image) for row in rows]))
     if declared.split is None:
         return dataset
     named = {case: _same(group, declared.split) for group, case in zip(groups, ids)}
     return with_splits(dataset, {case: split for case, split in named.items() if split})
+
+
+def _with_unnamed(dataset: Dataset, images: Sequence[Path]) -> Dataset:
+    """Return the dataset with a note of images that lie beside those of the table and have no row in it."""
+    if not images:
+        return dataset
+    some = ", ".join(path.name for path in images[:5]) + (", ..." if len(images) > 5 else "")
+    who = "1 image file has" if len(images) == 1 else f"{len(images)} image files have"
+    return replace(dataset, problems=(*dataset.problems, f"{who} no row in the table: {some}"))
 
 
 def _landmarks(rows: Sequence[Row], columns: Columns) -> list[str]:

@@ -120,6 +120,22 @@ def image_stem(name: str) -> str:
     return name[: len(name) - len(suffix)] or name
 
 
+def unnamed_images(used: Iterable[Path], names: Iterable[str]) -> list[Path]:
+    """Return the images that lie beside used ones and that a label file does not name.
+
+    Only files with an image's suffix are looked at, and no folders of DICOM series.
+
+    Args:
+        used: paths of images.
+        names: how the label file calls images, those that cannot be used included.
+    """
+    known = {Path(name.replace("\\", "/")).name for name in names}
+    folders = sorted({path.parent for path in used if path.is_file()})
+    files = (path for folder in folders for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    images = (path for path in files if image_stem(path.name) != path.name)
+    return [path for path in images if path.name not in known and image_stem(path.name) not in known]
+
+
 def case_ids(images: Sequence[str]) -> list[str]:
     """Return an id for each image name: the name without suffix, or the whole name where that would clash."""
     stems = [image_stem(image.replace("\\", "/")) for image in images]

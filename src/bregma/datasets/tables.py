@@ -68,7 +68,7 @@ def parse_number(text: str, *, where: str, column: str, decimal: str = ".") -> f
         where=where,
         expected="a finite decimal number",
         got=repr(text),
-        fix="correct the value, or leave the field empty where the landmark is not labelled",
+        fix="correct the value, or leave the field empty where nothing is known",
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bregma.geometry import Array
-from bregma.metrics import Statistic
+from bregma.metrics import Statistic, ratio
 
 LIMIT_SDS = 1.96
 """Standard deviations from the bias to a limit of agreement (Bland & Altman 1999, Stat Methods Med Res 8:135–160)."""
@@ -74,14 +74,14 @@ def absolute_agreement_icc(ratings: ArrayLike, subject: ArrayLike, subjects: int
 
     def statistic(weights: Array) -> Array:
         n, total, square, within, *shifts = (weights @ sums).T
-        between = raters * (square - _ratio(total**2, n))
-        judges = _ratio(sum(shift**2 for shift in shifts), n)
-        bms = _ratio(between, n - 1.0)
+        between = raters * (square - ratio(total**2, n))
+        judges = ratio(sum(shift**2 for shift in shifts), n)
+        bms = ratio(between, n - 1.0)
         jms = judges / (raters - 1.0)
-        ems = _ratio(np.maximum(within - judges, 0.0), (n - 1.0) * (raters - 1.0))
-        spread = bms + (raters - 1.0) * ems + raters * _ratio(jms - ems, n)
-        nothing = spread <= _ROUNDING * _ratio(raters * square + within, n)
-        return _ratio(bms - ems, np.where(nothing, np.nan, spread))
+        ems = ratio(np.maximum(within - judges, 0.0), (n - 1.0) * (raters - 1.0))
+        spread = bms + (raters - 1.0) * ems + raters * ratio(jms - ems, n)
+        nothing = spread <= _ROUNDING * ratio(raters * square + within, n)
+        return ratio(bms - ems, np.where(nothing, np.nan, spread))
 
     return statistic
 
@@ -110,8 +110,8 @@ def weighted_kappa(
     def statistic(weights: Array) -> Array:
         table = (weights @ counts).reshape(-1, *v.shape)
         rows, columns, n = table.sum(axis=2), table.sum(axis=1), table.sum(axis=(1, 2))
-        expected = _ratio(np.einsum("di,ij,dj->d", rows, v, columns), n)
-        return 1.0 - _ratio((table * v).sum(axis=(1, 2)), expected)
+        expected = ratio(np.einsum("di,ij,dj->d", rows, v, columns), n)
+        return 1.0 - ratio((table * v).sum(axis=(1, 2)), expected)
 
     return statistic
 
@@ -144,12 +144,12 @@ def _difference_moments(
 
     def moments(weights: Array) -> tuple[Array, Array]:
         n, pairs, pairs_squared, total, of_means, square = (weights @ sums).T
-        mean = _ratio(total, pairs)
-        ms_between = _ratio(of_means - pairs * mean**2, n - 1.0)
+        mean = ratio(total, pairs)
+        ms_between = ratio(of_means - pairs * mean**2, n - 1.0)
         repeated = pairs > n
-        ms_within = np.where(repeated, _ratio(square - of_means, np.where(repeated, pairs - n, 1.0)), 0.0)
-        size = _ratio(pairs - _ratio(pairs_squared, pairs), n - 1.0)
-        between = np.maximum(_ratio(ms_between - ms_within, size), 0.0)
+        ms_within = np.where(repeated, ratio(square - of_means, np.where(repeated, pairs - n, 1.0)), 0.0)
+        size = ratio(pairs - ratio(pairs_squared, pairs), n - 1.0)
+        between = np.maximum(ratio(ms_between - ms_within, size), 0.0)
         return mean + centre, np.sqrt(np.maximum(ms_within + between, 0.0))
 
     return moments
@@ -159,7 +159,3 @@ def _sums(columns: list[Array], subject: NDArray[np.intp], subjects: int) -> Arr
     """Add up columns ``(K,)`` by subject: ``(subjects, len(columns))``."""
     index = np.asarray(subject, dtype=np.intp)
     return np.stack([np.bincount(index, weights=column, minlength=subjects) for column in columns], axis=1)
-
-
-def _ratio(top: Array, bottom: Array) -> Array:
-    return np.asarray(np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0))

@@ -16,7 +16,7 @@ from bregma.evaluation.figures import Figure, estimates, point_figures
 from bregma.evaluation.measured import measurement_figures
 from bregma.evaluation.notes import FEW_SUBJECTS
 from bregma.evaluation.settings import EvaluationSettings
-from bregma.evaluation.stored import StoredRun, load_run, table_of
+from bregma.evaluation.stored import StoredRun, comparable, load_run, table_of
 from bregma.evaluation.tables import Mask, PointTable, subject_index
 from bregma.geometry import Array
 from bregma.metrics import Statistic
@@ -37,6 +37,7 @@ def compare_runs(
     Every figure is computed anew on the cases and points that all runs scored, so that no run gains from an easier set.
     Differences are paired: both runs are taken on the same resample of subjects. P-values are of Wilcoxon's signed-rank
     test on the subjects' own figures, two-sided, for the main figures; they are corrected together after Holm (1979).
+    Runs of quantities of whole images are compared with those of landmarks by what both measure.
 
     Args:
         folders: folders written by ``save_evaluation``; the first one is the reference.
@@ -48,10 +49,7 @@ def compare_runs(
     """
     if len(folders) < 2:
         raise InputError("a comparison needs two runs", expected="two folders or more", got=str(len(folders)))
-    runs = [load_run(folder) for folder in folders]
-    for folder, run in zip(folders, runs):
-        if run.schema.names != runs[0].schema.names:
-            raise InputError("the landmarks are not those of the first run", where=folder, expected=str(runs[0].schema))
+    runs = comparable([load_run(folder) for folder in folders])
     titles = tuple(names) if names is not None else _titles(runs, folders)
     return compare_stored(runs, titles, settings or runs[0].settings)
 
@@ -162,19 +160,21 @@ def shared_table(run: StoredRun, common: SharedCases, settings: EvaluationSettin
 
 def figures_of(run: StoredRun, common: SharedCases, settings: EvaluationSettings) -> Figures:
     """Return every figure of a run on the cases that all runs hold."""
-    table = shared_table(run, common, settings)
     wanted = set(common.ids)
     rows = [
         replace(row, subject=common.subjects[run.cases[row.case_id].subject])
         for row in run.readings
         if row.case_id in wanted
     ]
+    measured = measurement_figures(rows, len(common.subjects), run.schema)
+    if not len(run.schema):
+        return measured
     images = [
         ImageElements(common.subjects[run.cases[case].subject], max(run.cases[case].shape), run.elements.get(case, ()))
         for case in common.ids
     ]
     elements = element_figures(images, len(common.subjects), run.schema, at_size=settings.at_size)
-    return point_figures(table, settings) | elements | measurement_figures(rows, len(common.subjects), run.schema)
+    return point_figures(shared_table(run, common, settings), settings) | elements | measured
 
 
 def _rows(figures: Sequence[Figures], subjects: int, settings: EvaluationSettings) -> tuple[ComparisonRow, ...]:

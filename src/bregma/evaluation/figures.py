@@ -16,6 +16,9 @@ and ``mm_ref`` (the literature's convention).
     <measurement>_kappa              quadratically weighted kappa of the grades; _kappa_linear: linearly weighted
     <measurement>_grade_accuracy     places with the true grade, in %; a place without a predicted grade is wrong
     <measurement>_worst_grade_accuracy   images whose highest grade along the chain is right, in %
+    <quantity>_<threshold>_auc       area under the ROC curve of predicted values for what lies beyond a threshold
+    <quantity>_<threshold>_sensitivity, _specificity   of the threshold put on the predicted values, in %
+    <quantity>_<threshold>_cutoff, _specificity_at_cutoff   for the threshold's wanted sensitivity
     <group>_smape                    symmetric mean absolute percentage error of a group of measurements, over images
     <chain>_recall, _precision, _f1  labelled elements found, given elements that are labelled ones, and both, in %
     <chain>_invented_images, _missed_images   images with an element too many, or one too few, in %

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bregma import metrics
 from bregma.evaluation import agreement
+from bregma.evaluation.decisions import decision_figures
 from bregma.evaluation.figures import Figure, estimates
 from bregma.evaluation.grouped import group_figures
 from bregma.evaluation.regression import regression_statistics
@@ -18,7 +19,7 @@ from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import Reading
 from bregma.geometry import Array
 from bregma.results import Agreement
-from bregma.schema import LandmarkSchema
+from bregma.schema import LandmarkSchema, Quantity
 
 FEWEST_PAIRS = 3
 """Below it there are no limits of agreement, no ICC and no kappa."""
@@ -65,8 +66,9 @@ def measurement_figures(
     for name, own in _by_measurement(rows).items():
         order = grade_order(schema, name)
         found = agreement_figures(own, subjects, order)
-        if schema is not None and any(quantity.name == name for quantity in schema.quantities):
-            found = _regression_figures(pairs_of(own, order), subjects) | found
+        quantity = next((one for one in schema.quantities if one.name == name), None) if schema is not None else None
+        if quantity is not None:
+            found = _quantity_figures(quantity, pairs_of(own, order), subjects, found)
         figures |= {f"{name}_{kind}": figure for kind, figure in found.items()}
         if order and any(row.level for row in own) and "grade_accuracy" in found:
             figures[f"{name}_worst_grade_accuracy"] = _worst_grade_figure(own, subjects, order)
@@ -203,6 +205,16 @@ def _value_figures(pairs: Pairs, subjects: int) -> dict[str, Figure]:
         "loa_high": Figure(high, n, unit, lower_is_better=None),
         "icc": Figure(agreement.undefined if _ICC in gaps else icc, n, "1", lower_is_better=False),
     }
+
+
+def _quantity_figures(
+    quantity: Quantity, pairs: Pairs, subjects: int, agreeing: dict[str, Figure]
+) -> dict[str, Figure]:
+    """Return the figures of a quantity of whole images: of regression, of agreement and of its thresholds."""
+    found = _regression_figures(pairs, subjects) | agreeing
+    if pairs.unit == quantity.unit:
+        found |= decision_figures(quantity, pairs.values[:, 0], pairs.values[:, 1], pairs.subject, subjects)
+    return found
 
 
 def _regression_figures(pairs: Pairs, subjects: int) -> dict[str, Figure]:

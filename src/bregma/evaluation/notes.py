@@ -72,7 +72,7 @@ def meaning_notes(
         notes.append("All images come from one subject, so no intervals can be given.")
     elif subjects < FEW_SUBJECTS:
         notes.append(f"The intervals rest on {subjects} subjects and may be too narrow.")
-    notes += _doubt_notes(results)
+    notes += [*_doubt_notes(results), *_average_notes(schema, results)]
     chains = [note for chain in schema.chains for note in _chain_notes(chain, results)]
     return [*notes, *chains, *_unit_notes(rows), *gap_notes(rows, schema), *repeated_notes(rows)]
 
@@ -88,6 +88,18 @@ def _doubt_notes(results: Sequence[CaseResult]) -> list[str]:
     count = sum(int(flagged.sum()) for _, flagged in images)
     median = f"; their median error is {np.median(known):.1f} px" if len(known) else ""
     return [f"{count} points on {len(images)} of {len(results)} images contradict the others and are flagged{median}."]
+
+
+def _average_notes(schema: LandmarkSchema, results: Sequence[CaseResult]) -> list[str]:
+    """Say of which quantities the values of a subject's images are averaged."""
+    subjects = len({result.case.subject for result in results})
+    named = [quantity.label for quantity in schema.quantities if quantity.per == "subject"]
+    if not named or len(results) == subjects:
+        return []
+    return [
+        f"{', '.join(named)}: belongs to the subject, so that what was predicted on several images of one is averaged "
+        f"({len(results)} images of {subjects} subjects)."
+    ]
 
 
 def _chain_notes(chain: Chain, results: Sequence[CaseResult]) -> list[str]:
@@ -106,7 +118,8 @@ def _chain_notes(chain: Chain, results: Sequence[CaseResult]) -> list[str]:
     if lost and any(r.prediction.instances is not None for r in results):
         notes.append(
             f"Errors by landmark (MRE and the like) take a level of '{chain.name}' that was not found or not named to "
-            f"lie at the image's middle; {chain.name}_mre takes found elements as they lie."
+            f"lie {'where the others suggest it' if chain.is_whole else 'at the middle of the image'}; "
+            f"{chain.name}_mre takes found elements as they lie."
         )
     if crowded:
         levels = f"more elements of '{chain.name}' were given than it has levels ({len(chain.levels)})"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bregma.geometry import Array
-from bregma.metrics import Statistic
+from bregma.metrics import Statistic, ratio
 
 _ROUNDING = 1e-12
 """Share of a sum of squares below which it is the rounding of nothing."""
@@ -43,12 +43,12 @@ def regression_statistics(
     relative = np.divide(np.abs(p - t), np.abs(t), out=np.full(t.size, np.nan), where=t != 0)
     return {
         "rmse": lambda w: np.sqrt(moments(w)["mse"]),
-        "r2": lambda w: 1.0 - _ratio(moments(w)["mse"], moments(w)["tt"]),
-        "pearson": lambda w: _ratio(moments(w)["pt"], np.sqrt(moments(w)["pp"] * moments(w)["tt"])),
+        "r2": lambda w: 1.0 - ratio(moments(w)["mse"], moments(w)["tt"]),
+        "pearson": lambda w: ratio(moments(w)["pt"], np.sqrt(moments(w)["pp"] * moments(w)["tt"])),
         "spearman": _spearman(p, t, s),
         "mape": _mean(100.0 * relative, s, subjects),
-        "slope": lambda w: _ratio(moments(w)["pt"], moments(w)["pp"]),
-        "intercept": lambda w: moments(w)["t"] - _ratio(moments(w)["pt"], moments(w)["pp"]) * moments(w)["p"],
+        "slope": lambda w: ratio(moments(w)["pt"], moments(w)["pp"]),
+        "intercept": lambda w: moments(w)["t"] - ratio(moments(w)["pt"], moments(w)["pp"]) * moments(w)["p"],
     }
 
 
@@ -61,15 +61,15 @@ def _sums(p: Array, t: Array, subject: NDArray[np.intp], subjects: int) -> Array
 def _moments(sums: Array, centre: float) -> Callable[[Array], Mapping[str, Array]]:
     def moments(weights: Array) -> Mapping[str, Array]:
         n, p, t, pp, tt, pt, squared = (weights @ sums).T
-        means = {"p": _ratio(p, n), "t": _ratio(t, n)}
-        raw_pp, raw_tt = _ratio(pp, n), _ratio(tt, n)
+        means = {"p": ratio(p, n), "t": ratio(t, n)}
+        raw_pp, raw_tt = ratio(pp, n), ratio(tt, n)
         return {
             "p": means["p"] + centre,
             "t": means["t"] + centre,
             "pp": _something(raw_pp - means["p"] ** 2, raw_pp),
             "tt": _something(raw_tt - means["t"] ** 2, raw_tt),
-            "pt": _ratio(pt, n) - means["p"] * means["t"],
-            "mse": _ratio(squared, n),
+            "pt": ratio(pt, n) - means["p"] * means["t"],
+            "mse": ratio(squared, n),
         }
 
     return moments
@@ -84,7 +84,7 @@ def _mean(values: Array, subject: NDArray[np.intp], subjects: int) -> Statistic:
     known = np.isfinite(values)
     total = np.bincount(subject[known], weights=values[known], minlength=subjects)
     count = np.bincount(subject[known], minlength=subjects).astype(np.float64)
-    return lambda weights: _ratio(weights @ total, weights @ count)
+    return lambda weights: ratio(weights @ total, weights @ count)
 
 
 def _spearman(p: Array, t: Array, subject: NDArray[np.intp]) -> Statistic:
@@ -94,10 +94,10 @@ def _spearman(p: Array, t: Array, subject: NDArray[np.intp]) -> Statistic:
         each = weights[:, subject]
         a, b = _mid_ranks(p, each), _mid_ranks(t, each)
         n = each.sum(axis=1)
-        a = a - _ratio((each * a).sum(axis=1), n)[:, None]
-        b = b - _ratio((each * b).sum(axis=1), n)[:, None]
+        a = a - ratio((each * a).sum(axis=1), n)[:, None]
+        b = b - ratio((each * b).sum(axis=1), n)[:, None]
         spread = (each * a**2).sum(axis=1) * (each * b**2).sum(axis=1)
-        return _ratio((each * a * b).sum(axis=1), np.sqrt(spread))
+        return ratio((each * a * b).sum(axis=1), np.sqrt(spread))
 
     return statistic
 
@@ -109,7 +109,3 @@ def _mid_ranks(values: Array, weights: Array) -> Array:
     counts = np.zeros((len(weights), levels))
     np.add.at(counts.T, place, weights.T)
     return np.asarray((counts.cumsum(axis=1) - (counts - 1) / 2)[:, place])
-
-
-def _ratio(top: Array, bottom: Array) -> Array:
-    return np.asarray(np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0))

@@ -12,12 +12,13 @@ from bregma import metrics
 from bregma.errors import ConfigError, InputError
 from bregma.evaluation.as_labelled import as_labelled_figures
 from bregma.evaluation.case import is_labelled, score_case, score_reader
+from bregma.evaluation.decisions import decision_notes
 from bregma.evaluation.element_figures import element_figures, image_elements
 from bregma.evaluation.figures import Figure, estimates, point_figures
 from bregma.evaluation.measured import agreement_rows, gap_notes, measurement_figures
 from bregma.evaluation.notes import coverage_notes, meaning_notes, no_better_than_the_mean
 from bregma.evaluation.settings import EvaluationSettings
-from bregma.evaluation.tables import PointTable, Reading, point_table, readings, subject_index
+from bregma.evaluation.tables import PointTable, Reading, average_subjects, point_table, readings, subject_index
 from bregma.results import Agreement, CaseResult, Estimate, Evaluation, LandmarkResult
 from bregma.schema import LandmarkSchema
 from bregma.types import Case, Prediction
@@ -67,6 +68,7 @@ def evaluate_predictions(
         *coverage_notes(everything, labelled, failed, given),
         *meaning_notes(schema, results, scored.readings, scored.subjects, settings),
         *no_better_than_the_mean(schema, metrics),
+        *decision_notes(schema, metrics),
         *human.notes,
     ]
     return Evaluation(
@@ -118,7 +120,7 @@ def _figures(
         presence_threshold=settings.presence_threshold,
         reference=_reference(schema) if settings.reference_length else None,
     )
-    rows = readings(results, subjects)
+    rows = average_subjects(readings(results, subjects), schema)
     if not len(schema):
         return _Scored(len(subjects), table, rows, measurement_figures(rows, len(subjects), schema))
     images = image_elements(schema, results, failed, subjects)

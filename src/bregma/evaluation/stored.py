@@ -15,7 +15,14 @@ from bregma.evaluation.csv_tables import number, read_table
 from bregma.evaluation.element_files import load_elements
 from bregma.evaluation.files import MEASUREMENT_COLUMNS, POINT_COLUMNS, CaseRow, load_cases
 from bregma.evaluation.settings import EvaluationSettings
-from bregma.evaluation.tables import PointTable, Reading, extents, reference_scales
+from bregma.evaluation.tables import (
+    PointTable,
+    Reading,
+    average_subjects,
+    extents,
+    reference_scales,
+    subject_index,
+)
 from bregma.files import read_json
 from bregma.geometry import Array
 from bregma.results import ElementResult
@@ -34,6 +41,9 @@ class CasePoints:
     presence: Array
 
 
+_NO_POINTS = CasePoints(*(np.zeros(shape) for shape in ((0,), (0, 2), (0,), (0,), (0,))))
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A saved evaluation.
@@ -44,7 +54,8 @@ class StoredRun:
         settings: with which it was scored.
         cases: rows of ``cases.csv`` by case id.
         points: points by case id.
-        readings: rows of ``measurements.csv``; their subjects are not numbered yet.
+        readings: rows of ``measurements.csv``, one a subject of quantities that belong to subjects; how
+            subjects are numbered here means nothing beside another run.
         elements: rows of ``elements.csv`` by case id; empty for an anatomy without a chain.
     """
 
@@ -70,16 +81,23 @@ def load_run(folder: str | Path) -> StoredRun:
     where = str(root / "evaluation.json")
     schema = schema_from_dict(about["schema"], where=where)
     cases = {case.id: case for case in load_cases(root)}
-    none = CasePoints(*(np.zeros(shape) for shape in ((0,), (0, 2), (0,), (0,), (0,))))
     return StoredRun(
         name=str(about["name"]),
         schema=schema,
         settings=validate(EvaluationSettings, about["settings"], where=where),
         cases=cases,
-        points=_load_points(root / "points.csv", schema) if len(schema) else dict.fromkeys(cases, none),
-        readings=tuple(_load_readings(root / "measurements.csv")),
+        points=_load_points(root / "points.csv", schema) if len(schema) else dict.fromkeys(cases, _NO_POINTS),
+        readings=_by_subject(_load_readings(root / "measurements.csv"), cases, schema),
         elements=load_elements(root / "elements.csv"),
     )
+
+
+def _by_subject(rows: Iterable[Reading], cases: Mapping[str, CaseRow], schema: LandmarkSchema) -> tuple[Reading, ...]:
+    subjects = subject_index([case.subject for case in cases.values()])
+    known = [
+        replace(row, subject=subjects[cases[row.case_id].subject]) if row.case_id in cases else row for row in rows
+    ]
+    return average_subjects(known, schema)
 
 
 def pooled(runs: Sequence[StoredRun], name: str) -> StoredRun:
@@ -98,6 +116,34 @@ def pooled(runs: Sequence[StoredRun], name: str) -> StoredRun:
         readings += [replace(row, case_id=seed_case(row.case_id, seed)) for row in run.readings]
         elements |= {seed_case(case, seed): found for case, found in run.elements.items()}
     return StoredRun(name, runs[0].schema, runs[0].settings, cases, points, tuple(readings), elements)
+
+
+def comparable(runs: Sequence[StoredRun]) -> tuple[StoredRun, ...]:
+    """Return the runs, all as runs of quantities where some are nothing else: so a number that was read from the whole
+    image can be held against the same one measured on landmarks.
+
+    Raises:
+        InputError: the runs differ in their landmarks, or a run measured none of the others' quantities.
+    """
+    without = [run for run in runs if not len(run.schema)]
+    if not without or len(without) == len(runs):
+        for run in runs:
+            if run.schema.names != runs[0].schema.names:
+                raise InputError(
+                    "the landmarks are not those of the first run", where=run.name, expected=str(runs[0].schema)
+                )
+        return tuple(runs)
+    return tuple(run if not len(run.schema) else _as_quantities(run, without[0].schema) for run in runs)
+
+
+def _as_quantities(run: StoredRun, schema: LandmarkSchema) -> StoredRun:
+    wanted = {quantity.name for quantity in schema.quantities}
+    readings = tuple(row for row in run.readings if row.name in wanted and row.level is None)
+    if not readings:
+        raise InputError(
+            "has no measurement in common with the others", where=run.name, expected=", ".join(sorted(wanted))
+        )
+    return replace(run, schema=schema, points=dict.fromkeys(run.cases, _NO_POINTS), readings=readings, elements={})
 
 
 def seed_case(case: str, seed: int) -> str:

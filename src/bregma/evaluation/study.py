@@ -22,7 +22,7 @@ from bregma.evaluation.figures import Figure, Space, estimates, spaces_of
 from bregma.evaluation.measured import common_unit
 from bregma.evaluation.notes import FEW_SUBJECTS
 from bregma.evaluation.settings import EvaluationSettings
-from bregma.evaluation.stored import StoredRun, pooled, seed_case
+from bregma.evaluation.stored import StoredRun, comparable, pooled, seed_case
 from bregma.evaluation.tables import PointTable
 from bregma.results import ArmResult, Breakdown, Estimate, StudyTable
 
@@ -62,16 +62,17 @@ def compare_arms(
     Raises:
         InputError: the arms have no case in common.
     """
+    arms = _comparable(arms)
     names = list(arms)
     runs = [pooled(of_arm, name) for name, of_arm in arms.items()]
     seeds = len(arms[names[0]])
     common = shared_cases(runs)
     subjects = len(common.subjects)
-    unit = "" if runs[0].schema.quantities and not len(runs[0].schema) else _main_space(runs, common, settings)
+    unit = _main_space(runs, common, settings)
     prepared = [_prepare(run, common, settings, unit) for run in runs]
     return StudyTable(
         title=title,
-        unit=_unit(prepared[0].space, settings) if unit else prepared[0].space.unit,
+        unit=_unit(prepared[0], settings),
         arms=_arm_results(arms, prepared, common, settings, tiers),
         tiers=tuple(tiers),
         tags=_by_tag(prepared, common, settings, tags),
@@ -81,20 +82,31 @@ def compare_arms(
     )
 
 
+def _comparable(arms: Mapping[str, Sequence[StoredRun]]) -> dict[str, Sequence[StoredRun]]:
+    """Return the arms, all as quantities of whole images where some are nothing else."""
+    every = iter(comparable([run for runs in arms.values() for run in runs]))
+    return {name: [next(every) for _ in runs] for name, runs in arms.items()}
+
+
 def _main_space(runs: Sequence[StoredRun], common: SharedCases, settings: EvaluationSettings) -> str:
     """Return the name of the space of every figure of a study; a part of the images may know more than all of them."""
+    if _without_landmarks(runs[0]):
+        return runs[0].schema.quantities[0].name
     tables = [shared_table(run, common, settings) for run in runs]
     if settings.at_size is not None:
         return spaces_of(tables[0], settings)[-1].name
     return "px" if any(table.errors_mm is None for table in tables) else "mm"
 
 
+def _without_landmarks(run: StoredRun) -> bool:
+    """Tell whether a run is about quantities of whole images."""
+    return not len(run.schema)
+
+
 def _prepare(run: StoredRun, common: SharedCases, settings: EvaluationSettings, unit: str) -> _Arm:
     table = shared_table(run, common, settings)
-    if not unit:
-        space = _quantity_space(run, common)
-        return _Arm(run, table, space, _mean(table, space))
-    space = next(space for space in spaces_of(table, settings) if space.name == unit)
+    spaces = [_quantity_space(run, common)] if _without_landmarks(run) else spaces_of(table, settings)
+    space = next(space for space in spaces if space.name == unit)
     return _Arm(run, table, space, _mean(table, space))
 
 
@@ -118,8 +130,9 @@ def _mean(table: PointTable, space: Space) -> Figure:
     return Figure(metrics.mean_statistic(space.errors, points, table.subjects), n, space.unit)
 
 
-def _unit(space: Space, settings: EvaluationSettings) -> str:
-    return f"px at {settings.at_size}" if settings.at_size is not None else space.unit
+def _unit(arm: _Arm, settings: EvaluationSettings) -> str:
+    at_size = settings.at_size is not None and not _without_landmarks(arm.run)
+    return f"px at {settings.at_size}" if at_size else arm.space.unit
 
 
 def _arm_results(
@@ -190,7 +203,7 @@ def _by_tag(
 
 
 def _part_mre(arm: _Arm, part: SharedCases, settings: EvaluationSettings) -> Estimate:
-    own = _prepare(arm.run, part, settings, arm.space.name if len(arm.run.schema) else "")
+    own = _prepare(arm.run, part, settings, arm.space.name)
     return estimates({"mre": own.mre}, len(part.subjects), settings)["mre"]
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bregma.geometry import Array
+from bregma.measurement.values import mean_grade, quantity_of
 from bregma.results import CaseResult
+from bregma.schema import LandmarkSchema
 from bregma.types import Case, LandmarkSet, Measurement, Status
 
 Mask = NDArray[np.bool_]
@@ -153,6 +155,37 @@ def readings(results: Iterable[CaseResult], subjects: dict[str, int]) -> tuple[R
         for true in result.true_measured:
             pairs.append(_reading(result.case, subjects, predicted.get((true.name, true.level)), true))
     return tuple(pairs)
+
+
+def average_subjects(rows: Sequence[Reading], schema: LandmarkSchema) -> tuple[Reading, ...]:
+    """Return readings in which those of a subject are one, of the quantities that belong to subjects and not to images.
+
+    The values predicted on the subject's images are averaged; the grade is that of the mean. The first image by name
+    stands for all.
+    """
+    kept: list[Reading] = []
+    together: dict[tuple[str, int, str], list[Reading]] = {}
+    for row in rows:
+        quantity = quantity_of(schema, row.name)
+        if quantity is None or quantity.per != "subject":
+            kept.append(row)
+            continue
+        own = together.setdefault((row.name, row.subject, row.unit), [])
+        if not own:
+            kept.append(row)
+        own.append(row)
+    return tuple(_averaged(together.get((row.name, row.subject, row.unit), [row]), schema) for row in kept)
+
+
+def _averaged(rows: Sequence[Reading], schema: LandmarkSchema) -> Reading:
+    if len(rows) == 1:
+        return rows[0]
+    predicted, predicted_grade = mean_grade(schema, rows[0].name, [row.predicted for row in rows])
+    true, true_grade = mean_grade(schema, rows[0].name, [row.true for row in rows])
+    case_id = min(row.case_id for row in rows)
+    return replace(
+        rows[0], case_id=case_id, predicted=predicted, true=true, predicted_grade=predicted_grade, true_grade=true_grade
+    )
 
 
 def _reading(case: Case, subjects: dict[str, int], predicted: Measurement | None, true: Measurement) -> Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bregma.schema import GradeScale
+from bregma.schema import GradeScale, Quantity, Threshold
 
 
 def grade_of(scale: GradeScale, value: float) -> str:
@@ -28,6 +28,12 @@ def grade_probabilities(scale: GradeScale, values: ArrayLike) -> dict[str, float
     for label, share in zip(scale.labels, shares):
         probabilities[label] += float(share)
     return probabilities
+
+
+def looked_for(quantity: Quantity, threshold: Threshold, values: ArrayLike) -> NDArray[np.bool_]:
+    """Return which values ``(K,)`` of a quantity lie on the side of a threshold that is looked for."""
+    own, edge = np.asarray(values, dtype=np.float64), threshold.value(quantity)
+    return own <= edge if threshold.is_upper else own >= edge
 
 
 def _positions(scale: GradeScale, values: ArrayLike) -> NDArray[np.intp]:

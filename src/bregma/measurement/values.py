@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +43,21 @@ def measure_targets(schema: LandmarkSchema, case: Case) -> Iterator[Measurement]
         if quantity.name in case.targets:
             value = Value(case.targets[quantity.name], None, quantity.unit)
             yield from _measured(schema, quantity, value, case.frame, 0.95, calibrated=True)
+
+
+def quantity_of(schema: LandmarkSchema, name: str) -> Quantity | None:
+    """Return the quantity that a measurement of this name gives, or the T-score of which it is."""
+    return next((one for one in schema.quantities if name in (one.name, f"{one.name}_{T_SCORE}")), None)
+
+
+def mean_grade(schema: LandmarkSchema, name: str, values: Sequence[float | None]) -> tuple[float | None, str | None]:
+    """Return the mean of the known values of a quantity, or of its T-score, and its grade."""
+    known = [value for value in values if value is not None]
+    scale = schema.grades_of.get(name)
+    if not known:
+        return None, None
+    mean = float(np.mean(known))
+    return mean, None if scale is None else grade_of(schema.grade(scale), mean)
 
 
 def _measured(

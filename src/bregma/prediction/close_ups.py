@@ -17,6 +17,7 @@ from bregma.errors import BundleError
 from bregma.geometry import Array, Frame
 from bregma.instances import Instance
 from bregma.prediction.chains import with_elements
+from bregma.prediction.failure import Failure
 from bregma.schema import LandmarkSchema
 from bregma.types import ArrayImage, Case, LandmarkSet, Prediction, Status
 
@@ -25,7 +26,7 @@ _FARTHEST = 0.5
 """A corner that the second network puts further off than this, in sizes of the element, is another element's."""
 _PRESENT = 0.5
 
-Predict = Callable[[Sequence[Case]], Iterable[object]]
+Predict = Callable[[Sequence[Case]], Iterable[Prediction | Failure]]
 """Yields a prediction, or a failure, for every close-up."""
 
 

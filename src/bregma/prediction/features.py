@@ -28,8 +28,8 @@ from bregma.schema import LandmarkSchema
 from bregma.types import Case, Prediction
 
 _PERCENTILES = (10, 25, 50, 75, 90)
-_FINEST_STRIDES = 16
-"""Features as coarse as the region of interest itself say nothing of it; coarser ones are pooled over the image."""
+_COARSEST_LOCAL = 16
+"""Largest stride of features that are pooled over the region of interest; coarser ones see more than it."""
 _SURROUNDINGS = 0.5
 """Width of what is taken as the surroundings of a region, in square roots of the mean area of its pieces."""
 _RIM = 0.06
@@ -102,6 +102,13 @@ class FeatureExtractor:
                 expected="coordinate_net or timm_unet, for example",
                 got=type(network).__name__,
             )
+        if pyramid and _channels(encoder) not in (1, preprocess.slices):
+            raise ConfigError(
+                "the network sees another number of slices",
+                where="slices",
+                expected=f"{_channels(encoder)}, or a network that sees one",
+                got=str(preprocess.slices),
+            )
         self.encoder: Any = encoder if pyramid else None
         self.preprocess, self.intensities, self.roi = preprocess, intensities, roi
         self.device = torch.device(detect_hardware(accelerator).accelerator)
@@ -161,7 +168,7 @@ class FeatureExtractor:
         last = (self._strides[-1], self._widths[-1], False)
         if self.roi is None:
             return [last]
-        fine = [(s, w, True) for s, w in zip(self._strides, self._widths, strict=True) if s <= _FINEST_STRIDES]
+        fine = [(s, w, True) for s, w in zip(self._strides, self._widths, strict=True) if s <= _COARSEST_LOCAL]
         return [*fine, last]
 
     def _pyramid(self, images: Tensor, masks: tuple[NDArray[np.float32], ...] | None) -> Array:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bregma.regression.frozen import Frozen, freeze
 from bregma.regression.model import FILES, Regression, fit_quantities, load_regression, save_regression
-from bregma.regression.models import Fitted, fit, fold_of
-from bregma.regression.models import fit as fit_table
+from bregma.regression.models import Fitted, check_installed, fit, fold_of
 from bregma.regression.settings import REGRESSORS, FitConfig
 
 __all__ = [
@@ -15,9 +14,9 @@ __all__ = [
     "Fitted",
     "Frozen",
     "Regression",
+    "check_installed",
     "fit",
     "fit_quantities",
-    "fit_table",
     "fold_of",
     "freeze",
     "load_regression",

@@ -100,7 +100,7 @@ def save_regression(folder: Path, regression: Regression) -> None:
             "columns": list(regression.columns),
             "covariates": {tag: list(words) for tag, words in regression.covariates.words.items()},
             "kinds": {name: model.kind for name, model in regression.models.items()},
-            "chosen": {name: _plain(chosen) for name, chosen in regression.chosen.items()},
+            "chosen": {name: dict(chosen) for name, chosen in regression.chosen.items()},
         },
     )
     arrays = {f"{name}.{key}": value for name, m in regression.models.items() for key, value in m.arrays.items()}
@@ -134,7 +134,3 @@ def load_regression(folder: Path) -> Regression:
         raise InputError(f"cannot be read ({error})", where=folder / FILES[1]) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError("is not a regression as Bregma writes it", where=path) from error
-
-
-def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(v, float) and not np.isfinite(v) else v for key, v in chosen.items()}

@@ -32,13 +32,13 @@ class Fitted:
     Attributes:
         frozen: it, as arrays.
         chosen: the settings that were chosen.
-        inner_r2: of the cross-validated predictions with the settings chosen; NaN for fewer subjects than folds.
-        residuals: ``(S,)`` of these predictions, in the target's unit; NaN likewise.
+        inner_r2: of the cross-validated predictions with the settings chosen; None for fewer subjects than folds.
+        residuals: ``(S,)`` of these predictions, in the target's unit; then NaN.
     """
 
     frozen: Frozen
     chosen: Mapping[str, Any]
-    inner_r2: float
+    inner_r2: float | None
     residuals: Array
 
 
@@ -79,7 +79,8 @@ def fit(table: Array, target: Array, subjects: Sequence[str], config: FitConfig)
     errors = [float((weights * one**2).sum() / weights.sum()) for one in away]
     best = int(np.argmin(errors)) if len(grid) > 1 else 0
     pipeline = _fitted(table, y, weights, config, grid[best])
-    return Fitted(freeze(pipeline, (mean, sd)), grid[best], 1.0 - errors[best], sd * away[best])
+    inner_r2 = 1.0 - errors[best] if np.isfinite(errors[best]) else None
+    return Fitted(freeze(pipeline, (mean, sd)), grid[best], inner_r2, sd * away[best])
 
 
 def fold_of(subjects: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
@@ -88,6 +89,16 @@ def fold_of(subjects: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
     order = np.random.default_rng(seed).permutation(len(people))
     place = dict(zip(people[order], range(len(people)), strict=True))
     return np.array([place[subject] % folds for subject in subjects], dtype=np.intp)
+
+
+def check_installed(config: AnyRegressorConfig) -> None:
+    """Refuse a regressor whose library is not there.
+
+    Raises:
+        ConfigError: XGBoost is not installed.
+    """
+    if isinstance(config, XGBoostConfig):
+        _import_xgboost()
 
 
 def pipeline_of(config: AnyRegressorConfig, settings: Mapping[str, Any], *, columns: int, rows: int, seed: int) -> Any:

@@ -224,6 +224,45 @@ def difference_histogram(
     return to_bytes(figure, format)
 
 
+def roc_curve(
+    false_rate: ArrayLike,
+    true_rate: ArrayLike,
+    title: str,
+    *,
+    auc: Estimate | None = None,
+    decision: tuple[float, float] | None = None,
+    wanted: float | None = None,
+    format: Format = "svg",
+) -> bytes:
+    """Draw sensitivity against the false positive rate as the cut-off moves.
+
+    Args:
+        false_rate: ``(U,)`` from 0 to 1.
+        true_rate: ``(U,)`` likewise.
+        title: what is looked for.
+        auc: area under the curve, to be written.
+        decision: false and true positive rate of a threshold, to be marked.
+        wanted: a sensitivity to be marked.
+        format: of the bytes.
+    """
+    figure = Figure(figsize=(3.4, 2.9))
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
+    axes.plot(np.asarray(false_rate), np.asarray(true_rate), color=BLUE, lw=1.5)
+    if wanted is not None:
+        axes.axhline(wanted, color=GREY, lw=0.8, ls=_DASHED)
+    if decision is not None:
+        axes.plot(*decision, "o", color=RED, ms=5)
+    if auc is not None and auc.value is not None:
+        around = "" if auc.low is None or auc.high is None else f" [{auc.low:.2f}, {auc.high:.2f}]"
+        text = f"AUC = {auc.value:.2f}{around}"
+        axes.annotate(text, (0.97, 0.06), xycoords="axes fraction", ha="right", fontsize=SMALL, color=GREY)
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_title(title, fontsize=SMALL + 1, loc="left")
+    finish(axes)
+    return to_bytes(figure, format)
+
+
 def agreement_by_level(rows: Sequence[Agreement], *, format: Format = "svg") -> bytes:
     """Draw bias and 95 % limits of agreement of a measurement at each level of a chain, one row a level.
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bregma.geometry import Array
+from bregma.measurement.grades import looked_for
+from bregma.measurement.values import mean_grade, quantity_of
+from bregma.metrics import roc_points
 from bregma.report import figures
 from bregma.report.page import Picture, svg
 from bregma.report.words import metric_words, plural, short_labels
@@ -90,7 +94,7 @@ def agreement_figures(evaluation: Evaluation) -> list[Picture]:
     """Return for each measurement a Bland-Altman plot, the agreement by level along a chain, and a table of grades."""
     pictures: list[Picture] = []
     model, human = (_whole(rows) for rows in (evaluation.agreements, evaluation.human_agreements))
-    for (name, unit), pairs in _pairs_by_measurement(evaluation.cases).items():
+    for (name, unit), pairs in _pairs_by_measurement(evaluation.schema, evaluation.cases).items():
         if len(pictures) < _MOST_PLOTS and len(pairs) >= _FEWEST_PAIRS:
             if any(quantity.name == name for quantity in evaluation.schema.quantities):
                 pictures += _values(evaluation, name, unit, pairs)
@@ -146,12 +150,27 @@ def _all_errors(cases: Sequence[CaseResult]) -> tuple[Array, str]:
     return np.concatenate([np.empty(0), *(result.errors_px for result in cases)]), "px"
 
 
-def _pairs_by_measurement(cases: Sequence[CaseResult]) -> dict[tuple[str, str], list[Pair]]:
+def _pairs_by_measurement(schema: LandmarkSchema, cases: Sequence[CaseResult]) -> dict[tuple[str, str], list[Pair]]:
     pairs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    shared: dict[tuple[str, str], dict[str, list[Pair]]] = {}
     for result in cases:
         for predicted, true in _matched(result):
-            pairs[predicted.name, predicted.unit].append((predicted, true))
-    return pairs
+            place = predicted.name, predicted.unit
+            pairs[place].append((predicted, true))
+            quantity = quantity_of(schema, predicted.name)
+            if quantity is not None and quantity.per == "subject":
+                shared.setdefault(place, {}).setdefault(result.case.subject, []).append((predicted, true))
+    averaged = {place: [_mean_pair(schema, own) for own in people.values()] for place, people in shared.items()}
+    return pairs | averaged
+
+
+def _mean_pair(schema: LandmarkSchema, pairs: Sequence[Pair]) -> Pair:
+    """Return the mean of what was predicted and is known on the images of one subject."""
+    sides = [
+        replace(side[0], **dict(zip(("value", "grade"), mean_grade(schema, side[0].name, [one.value for one in side]))))
+        for side in zip(*pairs, strict=True)
+    ]
+    return sides[0], sides[1]
 
 
 def _matched(result: CaseResult) -> Iterator[Pair]:
@@ -186,7 +205,37 @@ def _values(evaluation: Evaluation, name: str, unit: str, pairs: Sequence[Pair])
         ),
         svg(figures.residuals(predicted, true, unit, label), f"Residuals of {label} against predicted values"),
         svg(figures.difference_histogram(predicted, true, unit, label), f"How often which error of {label} occurs"),
+        *_decisions(evaluation, name, unit, predicted, true),
     ]
+
+
+def _decisions(
+    evaluation: Evaluation, name: str, unit: str, predicted: Sequence[float], true: Sequence[float]
+) -> list[Picture]:
+    """Return a ROC curve for each threshold of a quantity that has true values on both sides."""
+    quantity = evaluation.schema.quantity(name)
+    pictures = []
+    for threshold in quantity.thresholds if unit == quantity.unit else ():
+        positive, decided = (looked_for(quantity, threshold, values) for values in (true, predicted))
+        if positive.all() or not positive.any():
+            continue
+        found = {
+            kind: evaluation.metrics.get(f"{name}_{threshold.name}_{kind}")
+            for kind in ("auc", "sensitivity", "specificity")
+        }
+        curve = roc_points(np.array(predicted) * (-1.0 if threshold.is_upper else 1.0), positive)
+        drawn = figures.roc_curve(
+            *curve,
+            threshold.label,
+            auc=found["auc"],
+            decision=(float(decided[~positive].mean()), float(decided[positive].mean())),
+            wanted=threshold.sensitivity,
+        )
+        words = f"ROC curve of predicted {quantity.label} for {threshold.label}"
+        pictures.append(
+            svg(drawn, words, "Dot: the threshold put on the predicted values; dashed: the sensitivity asked for")
+        )
+    return pictures
 
 
 def _by_level(rows: Sequence[Agreement]) -> list[Picture]:

@@ -53,6 +53,13 @@ _MEASURED: dict[str, str] = {
     "intercept": "intercept of true on predicted values",
 }
 
+_DECIDED: dict[str, str] = {
+    "auc": "area under the ROC curve (AUC)",
+    "sensitivity": "sensitivity of the threshold on predicted values",
+    "specificity": "specificity of the threshold on predicted values",
+    "cutoff": "predicted value at which the sensitivity is {wanted} %",
+    "specificity_at_cutoff": "specificity at a sensitivity of {wanted} %",
+}
 
 _CHAIN: tuple[tuple[str, str], ...] = (
     (r"recall", "labelled ones found (recall)"),
@@ -85,6 +92,11 @@ def metric_words(name: str, schema: LandmarkSchema | None = None) -> str:
         rest = name.removeprefix(f"{quantity.name}_")
         if rest != name and rest in _MEASURED:
             return f"{quantity.label}: {_MEASURED[rest]}"
+        for threshold in quantity.thresholds:
+            kind = rest.removeprefix(f"{threshold.name}_")
+            if rest != name and kind != rest and kind in _DECIDED:
+                wanted = f"{100 * threshold.sensitivity:g}"
+                return f"{quantity.label}, {threshold.label}: {_DECIDED[kind].format(wanted=wanted)}"
     for spec in schema.measurements if schema else ():
         if spec.group and name == f"{spec.group}_smape":
             return f"SMAPE of the group {spec.group}, symmetric mean absolute percentage error"
@@ -115,7 +127,7 @@ def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
     Where errors at a published protocol's size were asked for, those come here.
     """
     names = [name for name in metrics if re.search(r"_at_\d+$", name)] or main_metrics(metrics)
-    values = [name for name in metrics if re.search(r"_(r2|mae|rmse|pearson)$", name)]
+    values = [name for name in metrics if re.search(r"_(r2|mae|rmse|pearson|auc)$", name)]
     if values and not any(name.startswith("mre_") for name in metrics):
         return values
     wanted = ("mre_(?!sd|as_labelled)", "median_", "p95_", "sdr_", "outliers_per_image")

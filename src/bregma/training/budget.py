@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bregma.data.loader import batches, epoch_order
+from bregma.data.loader import batches, drawn_order, draws_of
 from bregma.schema import LandmarkSchema
 from bregma.training.checks import batches_per_epoch, steps_per_epoch
 from bregma.training.loop import Trainer
@@ -28,7 +28,7 @@ def seconds_per_step(plan: Plan, schema: LandmarkSchema, cases: Sequence[Case]) 
         trainer = Trainer(plan, schema, cases, (), Path(folder))
         order = []
         for epoch in range(_WARM + _TIMED):
-            order += epoch_order(len(cases), plan.train.batch_size, seed=plan.train.seed, epoch=epoch)
+            order += drawn_order(trainer.draws, plan.train.batch_size, seed=plan.train.seed, epoch=epoch)
             if len(order) >= _WARM + _TIMED:
                 break
         trainer.network.train()
@@ -48,12 +48,13 @@ def fit_to_budget(planned: Planned, schema: LandmarkSchema, cases: Sequence[Case
     """
     seconds = seconds_per_step(planned.plan, schema, cases)
     settings = planned.plan.train
-    steps = batches_per_epoch(settings, len(cases))
+    shown = len(draws_of(cases, by_subject=settings.draw == "subject"))
+    steps = batches_per_epoch(settings, shown)
     epochs = max(1, len(settings.phases), int(minutes * 60 * _RESERVE / (seconds * steps)))
     reason = f"{minutes:g} minutes at {seconds:.3f} s a step of {settings.batch_size}, {steps} steps an epoch"
     changes = {"train.epochs": (epochs, reason)}
     fitted = TrainConfig.model_validate({**settings.to_dict(), "epochs": epochs})
-    paced = pace(epochs, steps_per_epoch(settings, len(cases)), shortest=shortest_schedule(fitted))
+    paced = pace(epochs, steps_per_epoch(settings, shown), shortest=shortest_schedule(fitted))
     changes |= {name: to for name, to in paced.items() if planned.reasons.get(name) != BY_RECIPE}
     data = planned.plan.to_dict()
     for name, (value, _) in changes.items():

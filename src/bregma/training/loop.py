@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bregma.bundle import build_model
-from bregma.data.loader import Batch, SampleSource, batches, epoch_order
+from bregma.data.loader import Batch, SampleSource, batches, drawn_order, draws_of
 from bregma.errors import RunError
 from bregma.geometry import Array
 from bregma.inference import memory_format
@@ -122,6 +122,7 @@ class Trainer:
             cache_mb=settings.cache_mb,
             trust=trust,
         )
+        self.draws = draws_of(self.source.cases, by_subject=settings.draw == "subject")
         self.validation = SampleSource(val_cases, schema, plan.model.preprocess, cache_mb=settings.cache_mb)
         self.progress = Progress()
         self._begin_phase()
@@ -217,11 +218,11 @@ class Trainer:
 
     @property
     def _steps_per_epoch(self) -> int:
-        return steps_per_epoch(self.plan.train, len(self.source))
+        return steps_per_epoch(self.plan.train, len(self.draws))
 
     @property
     def _images(self) -> int:
-        settings, count = self.plan.train, len(self.source)
+        settings, count = self.plan.train, len(self.draws)
         return self.progress.epoch * batches_per_epoch(settings, count) * min(settings.batch_size, count)
 
     def _next_phase(self) -> None:
@@ -251,7 +252,7 @@ class Trainer:
         rank, world, settings = self.fabric.global_rank, self.fabric.world_size, self.plan.train
         order = [
             indices[rank::world]
-            for indices in epoch_order(len(self.source), settings.batch_size, seed=settings.seed, epoch=epoch)
+            for indices in drawn_order(self.draws, settings.batch_size, seed=settings.seed, epoch=epoch)
         ]
         total: dict[str, float] = {}
         stream = batches(self.source, order, epoch=epoch, workers=settings.workers)

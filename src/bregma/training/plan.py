@@ -206,7 +206,8 @@ class _Rules:
         hardware: Hardware,
         given: Mapping[str, Any],
     ) -> None:
-        self.f, self.schema, self.n, self.hardware, self.given = fingerprint, schema, train_images, hardware, given
+        self.f, self.schema, self.hardware, self.given = fingerprint, schema, hardware, given
+        self.images = train_images
 
     def derive(self) -> tuple[dict[str, Any], dict[str, str]]:
         rules: dict[str, Callable[[], tuple[Any, str]]] = {
@@ -225,6 +226,8 @@ class _Rules:
             "train.batch_size": self.batch_size,
             "train.workers": self.workers,
         }
+        if self._draw_subjects():
+            rules["train.draw"] = self.draw
         if self._codec() != "heatmap" or not self.schema.exchangeable:
             del rules["model.codec.exchangeable"]
         if self._codec() != "heatmap" or not self.schema.outlines:
@@ -355,7 +358,24 @@ class _Rules:
         if phases := self.given.get("train.phases"):
             return sum(phase["epochs"] for phase in phases), "the sum of train.phases"
         epochs = min(400, max(20, math.ceil(VIEWS / max(1, self.n))))
-        return epochs, f"about {VIEWS} views of {self.n} training images, within 20 and 400 epochs"
+        return epochs, f"about {VIEWS} views, {self.n} an epoch, within 20 and 400 epochs"
+
+    def draw(self) -> tuple[str, str]:
+        return "subject", f"the quantities belong to subjects ({self.f.subjects}), who have {self.images} images"
+
+    @property
+    def n(self) -> int:
+        """Images that an epoch shows."""
+        return self.f.subjects if self._chosen("train.draw", self._usual_draw) == "subject" else self.images
+
+    def _usual_draw(self) -> tuple[str, str]:
+        return self.draw() if self._draw_subjects() else ("image", "")
+
+    def _draw_subjects(self) -> bool:
+        """Whether all images of a subject have the same value, and some subject has several."""
+        if self._codec() != "scalar" or self.f.subjects >= self.images:
+            return False
+        return all(quantity.per == "subject" for quantity in self.schema.quantities)
 
     def batch_size(self) -> tuple[int, str]:
         devices = self.given.get("train.devices", 1)

@@ -148,6 +148,8 @@ class TrainConfig(Config):
     """Stretches of the training, one after the other, e.g. a new head alone before the whole network."""
     batch_size: int = Field(default=8, ge=1)
     """Images whose gradient is computed at once, over all devices; a multiple of ``devices``."""
+    draw: Literal["image", "subject"] = "image"
+    """What an epoch shows once: every image, or every subject by one of its images, drawn anew each time."""
     accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged into one step."""
     optimizer: OptimizerConfig = OptimizerConfig()

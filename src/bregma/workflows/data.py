@@ -26,7 +26,7 @@ from bregma.types import Dataset
 from bregma.workflows.auditing import audit_dataset, write_audit
 from bregma.workflows.dataset_figures import case_tile, draw_dataset_figures
 from bregma.workflows.loading import DataOptions, load_data
-from bregma.workflows.phantom_volumes import write_phantom_volumes
+from bregma.workflows.phantom_volumes import check_volumes, write_phantom_volumes
 from bregma.workflows.track import Track, untracked
 
 SHEET_IMAGES = 24
@@ -173,6 +173,8 @@ def phantom(
         ConfigError: an unknown phantom or setting, or volumes of an anatomy that has none.
         RunError: the folder holds something already, or cannot be written.
     """
+    if volumes:
+        check_volumes(name, Path(out))
     usual = phantom_settings(name)
     data, given = with_settings(usual.to_dict(), {}, overrides)
     settings = validate(type(usual), data, where=f"phantom '{name}'", lines=given)

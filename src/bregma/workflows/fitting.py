@@ -18,9 +18,9 @@ from bregma.geometry import Array
 from bregma.prediction.predictor import Predictor
 from bregma.prediction.regressed import RowMaker
 from bregma.recipe import Recipe
-from bregma.regression import FitConfig, Regression, fit_quantities
-from bregma.regression.covariates import has_all, learn_covariates
-from bregma.schema import LandmarkSchema
+from bregma.regression import FitConfig, Regression, check_installed, fit_quantities
+from bregma.regression.covariates import learn_covariates
+from bregma.schema import LandmarkSchema, Quantity
 from bregma.types import Case, Prediction
 from bregma.workflows.track import Track
 
@@ -60,9 +60,6 @@ def regression_of(folder: Path, cases: Sequence[Case], config: FitConfig, track:
     notes: list[str] = []
     for case in track(iter(cases), len(cases), "features"):
         try:
-            if not has_all(case, config.covariates):
-                lacking = ", ".join(tag for tag in config.covariates if not has_all(case, [tag]))
-                raise LabelError(f"lacks {lacking}", where=case.id)
             rows.append(maker.row(case))
             kept.append(case)
         except BregmaError as error:
@@ -96,17 +93,20 @@ def residuals_of(folder: Path, cases: Sequence[Case], track: Track) -> dict[str,
     """Return how far off a bundle's quantities are on cases that it has not learned from."""
     bundle = load_bundle(folder)
     answers = list(track(Predictor([bundle]).predict(cases), len(cases), "residuals"))
-    found = {}
-    for quantity in bundle.schema.quantities:
-        away = []
-        for case, answer in zip(cases, answers, strict=True):
-            matrix = input_matrix(case.frame, bundle.config.preprocess)
-            factor = input_factor(quantity.dimension, case.frame, matrix)
-            given = answer.values.get(quantity.name) if isinstance(answer, Prediction) else None
-            known = factor is not None and given is not None and quantity.name in case.targets
-            away.append((given.mean - case.targets[quantity.name]) * factor if known else np.nan)  # type: ignore[union-attr,operator]
-        found[quantity.name] = conformal(away, [case.subject for case in cases], "{n} validation subjects")
-    return found
+    subjects = [case.subject for case in cases]
+
+    def away(quantity: Quantity, case: Case, answer: object) -> float:
+        factor = input_factor(quantity.dimension, case.frame, input_matrix(case.frame, bundle.config.preprocess))
+        given = answer.values.get(quantity.name) if isinstance(answer, Prediction) else None
+        true = case.targets.get(quantity.name)
+        return np.nan if factor is None or given is None or true is None else (given.mean - true) * factor
+
+    return {
+        one.name: conformal(
+            [away(one, *pair) for pair in zip(cases, answers, strict=True)], subjects, "{n} validation subjects"
+        )
+        for one in bundle.schema.quantities
+    }
 
 
 def check_fit(recipe: Recipe, schema: LandmarkSchema, codec: str, cases: Sequence[Case]) -> None:
@@ -126,6 +126,7 @@ def check_fit(recipe: Recipe, schema: LandmarkSchema, codec: str, cases: Sequenc
             got=codec,
             fix="set model.codec.name=scalar, and model.codec.quantities if the schema declares none",
         )
+    check_installed(recipe.fit.regressor)
     if recipe.fit.slices > 1 and recipe.model.get("preprocess", {}).get("slices", 1) > 1:
         raise ConfigError(
             "slices are either the channels of one input or seen one by one",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 from pathlib import Path
 
@@ -19,6 +20,19 @@ from bregma.workflows.quantities import in_quantities
 from bregma.workflows.run_folder import refuse_used
 
 _TAGS = ("age",)
+
+
+def check_volumes(name: str, out: Path) -> None:
+    """Refuse, before anything is drawn, what :func:`write_phantom_volumes` cannot do.
+
+    Raises:
+        ConfigError: the anatomy has no volumes.
+        RunError: the folder holds something already.
+    """
+    if volume_maker(name) is None:
+        known = ", ".join(other for other, info in PHANTOMS.items() if info.volume)
+        raise ConfigError(f"the phantom '{name}' has no volumes", where="--volumes", expected=f"one of {known}")
+    refuse_used(out, fix="choose another --out, or remove it")
 
 
 def write_phantom_volumes(
@@ -50,11 +64,8 @@ def write_phantom_volumes(
         ConfigError: the anatomy has no volumes.
         RunError: the folder holds something already, or cannot be written.
     """
+    check_volumes(name, out)
     draw = volume_maker(name)
-    if draw is None:
-        known = ", ".join(other for other, info in PHANTOMS.items() if info.volume)
-        raise ConfigError(f"the phantom '{name}' has no volumes", where="--volumes", expected=f"one of {known}")
-    refuse_used(out, fix="choose another --out, or remove it")
     resolved = phantom_settings(name, settings, size=size, difficulty=difficulty)
     quantities = in_quantities(dataset)
     names = [quantity.name for quantity in quantities.schema.quantities]
@@ -80,7 +91,5 @@ def write_phantom_volumes(
 
 
 def _zipped(data: bytes) -> bytes:
-    import gzip
-
     # Without a time stamp, the same phantom is the same file.
     return gzip.compress(data, compresslevel=3, mtime=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bregma.errors import ConfigError
+from bregma.errors import ConfigError, LabelError
 from bregma.measurement import measure_landmarks
 from bregma.schema import LandmarkSchema, MeasurementSpec, Quantity
 from bregma.types import Case, Dataset
@@ -47,6 +47,29 @@ def in_quantities(dataset: Dataset, names: Sequence[str] = ()) -> Dataset:
     )
     cases = tuple(_case(dataset.schema, case, wanted) for case in dataset)
     return replace(dataset, schema=schema, cases=cases)
+
+
+def check_shared(schema: LandmarkSchema, cases: Sequence[Case]) -> None:
+    """Refuse a subject whose images have different values of a quantity that belongs to the subject.
+
+    Raises:
+        LabelError: names the subject, its images and their values.
+    """
+    for quantity in schema.quantities:
+        if quantity.per != "subject":
+            continue
+        known: dict[str, Case] = {}
+        for case in cases:
+            first = known.setdefault(case.subject, case) if quantity.name in case.targets else case
+            if first is not case and first.targets[quantity.name] != case.targets[quantity.name]:
+                values = (f"{one.targets[quantity.name]:g} ({one.id})" for one in (first, case))
+                raise LabelError(
+                    f"two images of subject '{case.subject}' have different values of {quantity.name}",
+                    where=case.id,
+                    expected="one value, since the schema says that it belongs to the subject (per: subject)",
+                    got=" and ".join(values),
+                    fix="mend the table, or declare the quantity with per: image",
+                )
 
 
 def quantities_of(schema: LandmarkSchema, names: Sequence[str] = ()) -> tuple[Quantity, ...]:

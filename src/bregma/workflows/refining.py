@@ -56,7 +56,7 @@ def check_refine(recipe: Recipe, schema: LandmarkSchema, codec: str, cases: Sequ
             got=codec,
             fix="set model.codec.name=chain, or leave `refine` out",
         )
-    loaded = close_up_recipe(recipe.refine, flip=recipe.predict.flip, seed=0)
+    loaded = close_up_recipe(recipe.refine, flip=None, seed=0)
     check_settings(loaded.recipe.plan_part(), where=loaded.where, lines=loaded.lines)
     found = sum(1 for case in cases for _ in whole_elements(case, schema, recipe.refine))
     if found < _FEWEST:
@@ -90,18 +90,26 @@ def close_up_dataset(
     )
 
 
-def close_up_recipe(config: RefineConfig, *, flip: bool, seed: int) -> LoadedRecipe:
+def close_up_recipe(config: RefineConfig, *, flip: float | None, seed: int) -> LoadedRecipe:
     """Return how the second network is trained.
 
     Args:
         config: its settings.
-        flip: whether the first network also sees mirrored images when it predicts.
+        flip: share of the views that are mirrored, as for the first network; None where it does not look at mirrored
+            images when it predicts, and this one is not to either.
         seed: of the training.
 
     Raises:
         ConfigError: a setting of ``refine.set`` that is not valid.
     """
     model = {"preprocess": {"size": [config.size, config.size]}, "codec": {"name": "heatmap", "sigma_px": 2.5}}
-    given = {**_RECIPE, "model": model, "predict": {"flip": flip}, "minutes": config.minutes}
+    augment = {**_RECIPE["augment"], **({} if flip is None else {"flip": flip})}  # type: ignore[dict-item]
+    given = {
+        **_RECIPE,
+        "augment": augment,
+        "model": model,
+        "predict": {"flip": flip is not None},
+        "minutes": config.minutes,
+    }
     data, lines = with_settings({**given, "train": {**_RECIPE["train"], "seed": seed}}, {}, config.set)  # type: ignore[dict-item]
     return LoadedRecipe(validate(Recipe, data, where="refine.set", lines=lines), "refine.set", lines)

@@ -27,7 +27,8 @@ from bregma.prediction.failure import Failure
 from bregma.prediction.features import FeatureExtractor
 from bregma.prediction.predictor import Predictor
 from bregma.recipe import with_settings
-from bregma.regression import REGRESSORS, FitConfig, fit_table
+from bregma.regression import REGRESSORS, FitConfig, check_installed
+from bregma.regression import fit as fit_table
 from bregma.regression.covariates import has_all, learn_covariates
 from bregma.regression.stacking import stacked
 from bregma.report import write_predictions, write_report
@@ -330,6 +331,7 @@ def _configs(
         base: dict[str, Any] = {"regressor": {"name": name}, "covariates": list(covariates), "seed": seed}
         data, lines = with_settings(base, {}, [*shared, *mine])
         configs[name] = validate(FitConfig, data, where="--set", lines=lines)
+        check_installed(configs[name].regressor)
     if covariates:
         base = {"regressor": {"name": "elastic_net"}, "covariates": list(covariates), "only_covariates": True}
         configs[COVARIATES] = validate(FitConfig, {**base, "seed": seed}, where="--covariate")
@@ -379,7 +381,7 @@ def _nested(
             target = np.array([value[column] if known[column] else np.nan for value, known in truth])
             learn = ~out & np.isfinite(target)
             found = fit_table(table[learn], target[learn], subjects[learn].tolist(), config)
-            chosen[quantity.name].append({**found.chosen, "inner_r2": _number(found.inner_r2)})
+            chosen[quantity.name].append({**found.chosen, "inner_r2": found.inner_r2})
             mean, sd = found.frozen.predict(table[out])
             for place, i in enumerate(np.flatnonzero(out).tolist()):
                 spread = None if sd is None else float(sd[place])
@@ -430,7 +432,3 @@ def _stack(
             unit = first[cases[i].id].values[quantity.name].unit
             values[i][quantity.name] = Value(float(mean), None, unit)
     return {case.id: _prediction(case, own) for case, own in zip(cases, values, strict=True)}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -330,6 +330,5 @@ def _measured(run: RunFolder, part: str, dataset: Dataset) -> tuple[int, float]:
     start = time.perf_counter()
     list(predictor.predict(cases))
     speed = len(cases) / (time.perf_counter() - start)
-    parameters = sum(weight.numel() for weight in bundle.network.parameters())
-    write_json(kept, {"parameters": parameters, "predicted_per_s": speed})
-    return parameters, speed
+    write_json(kept, {"parameters": bundle.parameters, "predicted_per_s": speed})
+    return bundle.parameters, speed

@@ -14,6 +14,7 @@ from bregma.bundle import save_bundle
 from bregma.close_up import RefineConfig
 from bregma.data.audit import target_findings
 from bregma.data.fingerprint import fingerprint
+from bregma.data.loader import draws_of
 from bregma.data.split import Split
 from bregma.errors import ConfigError, LabelError, RunError, SplitError
 from bregma.evaluation.case import is_labelled
@@ -37,7 +38,7 @@ from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.fitting import check_fit, regression_of, residuals_of
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.named_settings import settings_of
-from bregma.workflows.quantities import in_quantities
+from bregma.workflows.quantities import check_shared, in_quantities
 from bregma.workflows.refining import check_refine, close_up_dataset, close_up_recipe
 from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe, command_line, provenance
 from bregma.workflows.track import Track, untracked
@@ -191,7 +192,7 @@ def check_recipe(dataset: Dataset, loaded: LoadedRecipe) -> None:
     with settings_of(loaded):
         run = _settle(dataset, loaded)
         if loaded.recipe.minutes is None:
-            check_length(run.planned.plan.train, len(run.parts["train"]))
+            check_length(run.planned.plan.train, _shown(run.planned, run.parts["train"]))
 
 
 def _trains(recipe: Recipe) -> bool:
@@ -204,7 +205,7 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     planned, cases = run.planned, run.parts["train"]
     if loaded.recipe.minutes is not None and _trains(loaded.recipe):
         planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes)
-    check_length(planned.plan.train, len(cases))
+    check_length(planned.plan.train, _shown(planned, cases))
     about = provenance(dataset, run.split, command_line(), planned.plan)
     if loaded.recipe.data.exclude is not None:
         folder.keep_suspects(loaded.recipe.data.exclude)
@@ -213,8 +214,14 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     return replace(run, planned=planned)
 
 
+def _shown(planned: Planned, cases: Sequence[Case]) -> int:
+    """Return how many images an epoch shows."""
+    return len(draws_of(cases, by_subject=planned.plan.train.draw == "subject"))
+
+
 def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     """Plan a training in full, but for the epochs that fit into a budget."""
+    check_shared(dataset.schema, dataset.cases)
     split = loaded.recipe.split.apply(dataset)
     parts, trusted = _trusted_parts(dataset, split, loaded.recipe, loaded.recipe.data.exclude)
     _check_shapes(loaded.recipe, parts["train"])
@@ -228,6 +235,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         lines=loaded.lines,
     )
     _check_correction(loaded.recipe, dataset.schema, planned.plan.model.codec.name)
+    _check_flip(loaded.recipe, dataset.schema, planned.plan.augment.flip)
     check_fit(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
     check_refine(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
     planned = with_standards(planned, dataset.schema, parts["train"])
@@ -245,6 +253,18 @@ def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
             expected=f"three landmarks or more, each labelled on at least {MIN_CASES} images",
             got=f"{len(cases)} images",
             fix="set it to 0",
+        )
+
+
+def _check_flip(recipe: Recipe, schema: LandmarkSchema, share: float) -> None:
+    """Refuse to look at mirrored images with a network that never saw one: it may be off by any amount."""
+    if recipe.predict.flip and schema.flip != "never" and share == 0 and _trains(recipe):
+        raise ConfigError(
+            "mirrored images are to be looked at, but none are learned from",
+            where="predict.flip",
+            expected="augment.flip above 0 with it",
+            got="augment.flip=0",
+            fix="set augment.flip=0.5, or predict.flip=false",
         )
 
 
@@ -380,7 +400,8 @@ def _train_close_up(
     """Train the second network in a run of its own inside the run's folder, or go on with it."""
     plan = run.planned.plan
     close_ups = close_up_dataset(run.parts, schema, config, plan.model.preprocess)
-    loaded = close_up_recipe(config, flip=run.recipe.predict.flip, seed=plan.train.seed)
+    flip = plan.augment.flip if run.recipe.predict.flip else None
+    loaded = close_up_recipe(config, flip=flip, seed=plan.train.seed)
     return train_loaded(close_ups, folder.close_up, loaded, resume=True, observer=observer, track=track)
 
 
