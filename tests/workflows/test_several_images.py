@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from bregma.errors import LabelError
+from bregma.errors import ConfigError, LabelError
 from bregma.evaluation.stored import load_run
 from bregma.evaluation.tables import Reading, average_subjects
 from bregma.geometry import Frame
 from bregma.schema import LandmarkSchema, schema_from_dict
 from bregma.types import ArrayImage, Case, Dataset
-from bregma.workflows import TrainResult, train
+from bregma.workflows import TrainResult, predict, train
+from bregma.workflows.loading import with_subjects
 
 OVERRIDES = (
     "model.preprocess.size=[32,32]",
@@ -125,6 +128,94 @@ def test_a_grade_is_that_of_the_mean_and_a_score_is_averaged_too() -> None:
     assert score.predicted == -1.5
     assert (second.predicted, second.predicted_grade) == (None, None)
     assert average_subjects(rows, schema_of("image")) == tuple(rows)
+
+
+class TestPredict:
+    """Images of a folder have no subjects; a table tells them."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, scans: Dataset) -> Path:
+        for case in scans.cases[-4 * SCANS :]:
+            path = tmp_path / "new" / case.subject / f"{case.id.split('_')[1]}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), case.image.load())
+        return tmp_path / "new"
+
+    def table(self, beside: Path, rows: Sequence[str], header: str = "file;patient_id") -> Path:
+        path = beside.parent / "who.csv"
+        path.write_text("\n".join((header, *rows)) + "\n")
+        return path
+
+    def test_values_of_a_subject_are_averaged(self, trained: TrainResult, folder: Path, tmp_path: Path) -> None:
+        rows = [f"p{subject}/{number}.png;Q{subject}" for subject in (24, 25) for number in range(SCANS)]
+        table = self.table(folder, [*rows, "p99/0.png;Q99"])
+        result = predict([trained.run], [folder], tmp_path / "out", subjects=table)
+        assert [one.subject for one in result.subjects[:3]] == ["Q24", "Q25", "p26/0.png"]
+        first = result.subjects[0]
+        assert first.images == ("p24/0.png", "p24/1.png", "p24/2.png")
+        own = [p.values["bmd"].mean for p in result.predictions if p.case_id in first.images]
+        bmd, t_score = first.measurements
+        assert bmd.value == pytest.approx(np.mean(own))
+        assert bmd.grade == ("thin" if np.mean(own) < 100 else "dense")
+        assert t_score.value == pytest.approx((np.mean(own) - 150) / 30)
+        alone, lost = result.notes
+        assert alone.startswith("Images that the table of subjects does not name, each a subject of its own (6): ")
+        assert "p26/0.png" in alone
+        assert lost.endswith("not there (1): p99/0.png.")
+        with (tmp_path / "out" / "subjects.csv").open() as file:
+            written = list(csv.DictReader(file))
+        assert (written[0]["subject"], float(written[0]["value"])) == ("Q24", bmd.value)
+        assert written[0]["images"] == "p24/0.png p24/1.png p24/2.png"
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert all(text in page for text in ("<h2>Subjects</h2>", "Q25", "p99/0.png"))
+        assert [one["subject"] for one in result.to_dict()["subjects"]][:2] == ["Q24", "Q25"]
+
+    @pytest.mark.parametrize(
+        ("name", "case"),
+        [
+            ("p1/a.nii.gz", "p1/a.nii.gz"),
+            ("p1\\a.nii.gz", "p1/a.nii.gz"),
+            ("b.nii.gz", "p2/b.nii.gz"),
+            ("p3", "p3/c.dcm"),
+        ],
+    )
+    def test_images_go_by_their_path_their_name_or_their_folder(self, name: str, case: str, tmp_path: Path) -> None:
+        ids = ["p1/a.nii.gz", "p2/a.nii.gz", "p2/b.nii.gz", "p3/c.dcm"]
+        pixels = ArrayImage(np.zeros((4, 4), np.uint8))
+        cases = [Case(one, one, pixels, Frame((4, 4))) for one in ids]
+        found, notes = with_subjects(cases, self.table(tmp_path / "x", [f"{name},Q"], "image,subject"))
+        assert [one.id for one in found if one.subject == "Q"] == [case]
+        assert len(notes) == 1
+
+    def test_a_name_that_two_images_have_is_neither(self, tmp_path: Path) -> None:
+        pixels = ArrayImage(np.zeros((4, 4), np.uint8))
+        cases = [Case(f"{who}/a.png", who, pixels, Frame((4, 4))) for who in ("p1", "p2")]
+        found, notes = with_subjects(cases, self.table(tmp_path / "x", ["a.png,Q"], "image,subject"))
+        assert {one.subject for one in found} == {"p1", "p2"}
+        assert "a.png" in notes[1]
+
+    @pytest.mark.parametrize(
+        ("header", "rows", "message"),
+        [
+            ("image,subject", ["p24/0.png,A", "p24/0.png,B"], "two subjects"),
+            ("image,subject", ["p24/0.png,"], "the subject is empty"),
+            ("image,age", ["p24/0.png,50"], "no column seems to name the subject"),
+            ("age,subject", ["50,A"], "no column seems to name the image"),
+        ],
+    )
+    def test_a_table_that_cannot_be_right_is_refused(
+        self, trained: TrainResult, folder: Path, tmp_path: Path, header: str, rows: list[str], message: str
+    ) -> None:
+        with pytest.raises(LabelError, match=message) as caught:
+            predict([trained.run], [folder], tmp_path / "out", subjects=self.table(folder, rows, header))
+        assert "who.csv" in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_model_without_such_quantities_needs_no_table(self, scans: Dataset, folder: Path, tmp_path: Path) -> None:
+        per_image = replace(scans, schema=schema_of("image"))
+        run = train(per_image, tmp_path / "per_image", overrides=[*OVERRIDES, "train.epochs=1"]).run
+        with pytest.raises(ConfigError, match="no quantity of this model belongs to a subject"):
+            predict([run], [folder], tmp_path / "out", subjects=self.table(folder, ["p24/0.png;A"]))
 
 
 def test_two_values_for_a_subject_are_refused_and_named(scans: Dataset, tmp_path: Path) -> None:

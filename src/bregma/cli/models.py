@@ -163,6 +163,14 @@ def predict(
         Literal["sagittal", "coronal", "axial"] | None,
         typer.Option("--plane", help="Of volumes: the plane in which their slices lie.", show_default=False),
     ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            "--subjects",
+            help="Table with the columns image and subject: quantities of subjects are averaged over their images.",
+            show_default=False,
+        ),
+    ] = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -177,7 +185,9 @@ def predict(
 
     config = load_recipe(None, set_ or ()).recipe.predict
     models = [model, *(further or ())]
-    result = workflows.predict(models, inputs, out, spacing=spacing, plane=plane, config=config, track=track)
+    result = workflows.predict(
+        models, inputs, out, spacing=spacing, plane=plane, subjects=subjects, config=config, track=track
+    )
     if as_json:
         show_json(result.to_dict())
     else:

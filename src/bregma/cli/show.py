@@ -117,6 +117,8 @@ def evaluation_dict(found: Evaluation) -> dict[str, Any]:
 
 def show_predictions(result: PredictResult) -> None:
     """Write where predictions lie, and the files that could not be used."""
+    for note in result.notes:
+        say(note)
     for failure in result.failures:
         say(f"left out: {failure.case_id}: {failure.reason}")
     show_facts(
@@ -125,6 +127,7 @@ def show_predictions(result: PredictResult) -> None:
             "left out": f"{len(result.failures)} images",
             "report": result.out / "report.html",
             "measurements": result.out / "measurements.csv",
+            **({"subjects": result.out / "subjects.csv"} if result.subjects else {}),
         }
     )
 

@@ -153,6 +153,24 @@ def guess_columns(rows: Sequence[Row], schema: LandmarkSchema | None = None) -> 
     return columns.model_copy(update={"targets": targets, "tags": tags, "units": _units(rows, columns)})
 
 
+def subject_columns(header: Sequence[str], *, where: str | Path) -> tuple[str, str]:
+    """Return the columns of a table that name the image and its subject.
+
+    Raises:
+        LabelError: there is none; names the columns that are there.
+    """
+    image, subject = _pick(header, (*_IMAGE, *_ROLES["case"])), _pick(header, _SUBJECT)
+    if image is not None and subject is not None:
+        return image, subject
+    role, names = ("image", _IMAGE) if image is None else ("subject", _SUBJECT)
+    raise LabelError(
+        f"no column seems to name the {role}",
+        where=where,
+        expected=f"one of {', '.join(names[:4])}",
+        got=f"the columns {', '.join(header[:8])}",
+    )
+
+
 def _pick(header: Sequence[str], names: Sequence[str]) -> str | None:
     lower = {column.lower(): column for column in header}
     return next((lower[name] for name in names if name in lower), None)

@@ -10,7 +10,7 @@ from bregma.measurement.primitives import Primitive
 from bregma.measurement.propagate import measure, measure_landmarks, measure_prediction
 from bregma.measurement.rows import check_measurements
 from bregma.measurement.table import PRIMITIVES
-from bregma.measurement.values import measure_targets
+from bregma.measurement.values import measure_subject, measure_targets
 
 __all__ = [
     "PRIMITIVES",
@@ -21,5 +21,6 @@ __all__ = [
     "measure",
     "measure_landmarks",
     "measure_prediction",
+    "measure_subject",
     "measure_targets",
 ]

@@ -45,6 +45,39 @@ def measure_targets(schema: LandmarkSchema, case: Case) -> Iterator[Measurement]
             yield from _measured(schema, quantity, value, case.frame, 0.95, calibrated=True)
 
 
+def measure_subject(schema: LandmarkSchema, predictions: Sequence[Prediction]) -> Iterator[Measurement]:
+    """Yield every quantity that belongs to subjects, averaged over the images of one of them.
+
+    The standard deviation is the root mean square of the images' own, and the conformal interval as wide as on average:
+    images of one subject tend to err together. Where some images have a trusted spacing and others have not, the
+    first unit met counts, the quantity's own before pixels.
+
+    Args:
+        schema: the anatomy.
+        predictions: of the images of one subject.
+    """
+    calibrated = all(prediction.calibration != "none" for prediction in predictions)
+    for quantity in schema.quantities:
+        if quantity.per != "subject":
+            continue
+        found = [(p.values[quantity.name], p.frame) for p in predictions if quantity.name in p.values]
+        own = [pair for pair in found if pair[0].unit == quantity.unit] or found
+        if own:
+            mean = _mean_value([value for value, _ in own])
+            yield from _measured(schema, quantity, mean, own[0][1], 0.95, calibrated)
+
+
+def _mean_value(values: Sequence[Value]) -> Value:
+    sds = [value.sd for value in values if value.sd is not None]
+    widths = [value.half_width for value in values if value.half_width is not None]
+    return Value(
+        mean=float(np.mean([value.mean for value in values])),
+        sd=float(np.sqrt(np.mean(np.square(sds)))) if len(sds) == len(values) else None,
+        unit=values[0].unit,
+        half_width=float(np.mean(widths)) if len(widths) == len(values) else None,
+    )
+
+
 def quantity_of(schema: LandmarkSchema, name: str) -> Quantity | None:
     """Return the quantity that a measurement of this name gives, or the T-score of which it is."""
     return next((one for one in schema.quantities if name in (one.name, f"{one.name}_{T_SCORE}")), None)

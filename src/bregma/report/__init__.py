@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bregma.report.overlay import draw_overlay, overlay_matrix
     from bregma.report.sheet import contact_sheet, save_png
     from bregma.report.tables import (
+        MeasuredSubject,
         iter_predictions,
         read_predictions,
         write_elements_csv,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         write_measurements_json,
         write_predictions,
         write_predictions_csv,
+        write_subjects_csv,
     )
 
 _HOMES = {
@@ -43,9 +45,12 @@ _HOMES = {
     "write_measurements_json": "tables",
     "write_predictions": "tables",
     "write_predictions_csv": "tables",
+    "write_subjects_csv": "tables",
+    "MeasuredSubject": "tables",
 }
 
 __all__ = [
+    "MeasuredSubject",
     "PredictedCase",
     "contact_sheet",
     "draw_overlay",
@@ -63,6 +68,7 @@ __all__ = [
     "write_predictions",
     "write_predictions_csv",
     "write_report",
+    "write_subjects_csv",
 ]
 
 

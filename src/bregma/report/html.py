@@ -21,6 +21,7 @@ from bregma.report.sections import (
     metric_rows,
     missing_measurements,
 )
+from bregma.report.tables import MeasuredSubject
 from bregma.report.tiles import case_tile, measured_tile, prediction_tile
 from bregma.results import ComparisonTable, Evaluation
 from bregma.schema import LandmarkSchema
@@ -117,6 +118,7 @@ def write_prediction_report(
     schema: LandmarkSchema,
     items: Iterable[PredictedCase | tuple[ImageSource, Prediction, Sequence[Measurement]]],
     *,
+    subjects: Sequence[MeasuredSubject] = (),
     title: str | None = None,
     notes: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
@@ -128,6 +130,7 @@ def write_prediction_report(
         path: the HTML file.
         schema: the anatomy.
         items: image, prediction and measurements of each case, in the order in which to show them.
+        subjects: what was measured on all images of a subject together.
         title: heading; the anatomy when left out.
         notes: what a reader must know.
         provenance: versions, bundle, command; may be nested.
@@ -150,6 +153,7 @@ def write_prediction_report(
         "nothing here is checked against the truth.",
         notes=(*notes, *more),
         doubtful=any(any(case.prediction.flags or ()) for case in shown),
+        subjects=subjects,
         summary=[{"case": case, "m": m} for case, m in measured] if len(shown) > 1 else [],
         cases=[
             {

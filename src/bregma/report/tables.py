@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bregma.errors import BregmaError, InputError, SchemaError
 from bregma.files import atomic_path, read_json, write_json
@@ -41,6 +41,14 @@ _MEASUREMENT_COLUMNS = (
     "upper_end",
     "lower_end",
 )
+
+
+class MeasuredSubject(NamedTuple):
+    """A subject, the ids of its images, and what was measured on them together."""
+
+    subject: str
+    images: tuple[str, ...]
+    measurements: tuple[Measurement, ...]
 
 
 def write_predictions(
@@ -134,6 +142,18 @@ def write_measurements_csv(path: str | Path, measured: Iterable[tuple[str, Seque
         RunError: the file cannot be written.
     """
     return _write_csv(Path(path), _MEASUREMENT_COLUMNS, (_measurement_row(c, m) for c, ms in measured for m in ms))
+
+
+def write_subjects_csv(path: str | Path, subjects: Iterable[MeasuredSubject]) -> Path:
+    """Write one row a measurement of a subject, with the images that it was averaged over; return the path.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    rows = (
+        (one.subject, " ".join(one.images), *_measurement_row("", m)[1:]) for one in subjects for m in one.measurements
+    )
+    return _write_csv(Path(path), ("subject", "images", *_MEASUREMENT_COLUMNS[1:]), rows)
 
 
 def write_measurements_json(path: str | Path, measured: Iterable[tuple[str, Sequence[Measurement]]]) -> Path:

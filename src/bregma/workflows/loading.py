@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bregma.datasets import read_dataset
+from bregma.datasets.columns import subject_columns
+from bregma.datasets.tables import read_rows
 from bregma.errors import ImageError, InputError, LabelError
 from bregma.geometry import Frame
 from bregma.io import Plane, VolumeImage, find_images, open_image, series_among
 from bregma.prediction.failure import Failure
 from bregma.types import Case, Dataset
+
+_NAMED = 5
+"""How many images a note names before it stops."""
+_ALONE = "Images that the table of subjects does not name, each a subject of its own"
+_LOST = "Images that the table of subjects names and that are not there"
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,56 @@ def load_images(
         except InputError as error:
             failures.append(Failure(name, str(error)))
     return list(cases.values()), failures
+
+
+def with_subjects(cases: Sequence[Case], table: str | Path) -> tuple[list[Case], list[str]]:
+    """Return images with the subjects that a table gives them, and what a reader must know of those it does not fit.
+
+    An image goes by its path as Bregma calls it, by its folder's (a DICOM series), or by its file name where only one
+    image has that. One that the table does not name stays a subject of its own.
+
+    Args:
+        cases: images from :func:`load_images`.
+        table: delimited text with a header; columns such as ``image`` and ``subject``.
+
+    Raises:
+        LabelError: the table cannot be read, has no such columns, or gives an image two subjects.
+    """
+    rows = read_rows(Path(table))
+    image, subject = subject_columns(rows[0].header, where=table)
+    names = _called([case.id for case in cases])
+    found: dict[str, str] = {}
+    unknown = []
+    for row in rows:
+        case = names.get(PurePosixPath(row.text(image).replace("\\", "/")).as_posix())
+        who = row.text(subject)
+        if case is None:
+            unknown.append(row.text(image))
+        elif not who:
+            raise LabelError("the subject is empty", where=row.where, expected="who the image is of")
+        elif found.setdefault(case, who) != who:
+            raise LabelError(
+                f"the image '{case}' is given two subjects", where=row.where, expected=found[case], got=who
+            )
+    alone = [case.id for case in cases if case.id not in found]
+    notes = [
+        f"{what} ({len(some)}): {', '.join(some[:_NAMED])}{', ...' if len(some) > _NAMED else ''}."
+        for what, some in ((_ALONE, alone), (_LOST, unknown))
+        if some
+    ]
+    return [replace(case, subject=found.get(case.id, case.subject)) for case in cases], notes
+
+
+def _called(ids: Sequence[str]) -> dict[str, str]:
+    """Return every name by which one image only can be meant, and its id."""
+    meant: dict[str, str] = {}
+    for spell in (lambda path: path.name, lambda path: path.parent.name, lambda path: path.parent.as_posix()):
+        names = [spell(PurePosixPath(case)) for case in ids]
+        times = Counter(names)
+        meant |= {
+            name: case for name, case in zip(names, ids, strict=True) if name not in ("", ".") and times[name] == 1
+        }
+    return meant | {case: case for case in ids}
 
 
 def _found(root: Path, plane: Plane | None) -> list[tuple[Path, int]]:

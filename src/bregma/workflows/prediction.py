@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from bregma.bundle import PredictConfig, load_bundle
 from bregma.config import read_yaml
-from bregma.errors import RunError
+from bregma.errors import ConfigError, RunError
 from bregma.files import write_json
 from bregma.io import Plane
-from bregma.measurement import measure_landmarks, measure_prediction
+from bregma.measurement import measure_landmarks, measure_prediction, measure_subject
 from bregma.prediction.failure import Failure
 from bregma.prediction.predictor import Predictor
 from bregma.report import (
+    MeasuredSubject,
     PredictedCase,
     contact_sheet,
     draw_overlay,
@@ -31,10 +32,11 @@ from bregma.report import (
     write_prediction_report,
     write_predictions,
     write_predictions_csv,
+    write_subjects_csv,
 )
 from bregma.schema import LandmarkSchema, load_schema, schema_from_dict
 from bregma.types import Case, Dataset, Measurement, Prediction
-from bregma.workflows.loading import DataOptions, load_data, load_images
+from bregma.workflows.loading import DataOptions, load_data, load_images, with_subjects
 from bregma.workflows.run_folder import refuse_used
 from bregma.workflows.track import Track, untracked
 
@@ -50,12 +52,17 @@ class PredictResult:
         predictions: in the order of the files.
         measurements: of each prediction.
         failures: files that could not be used, with the reason.
+        subjects: of each subject, the quantities that belong to subjects, averaged over its images; empty where no
+            table named them.
+        notes: what a reader must know.
     """
 
     out: Path
     predictions: tuple[Prediction, ...]
     measurements: tuple[tuple[Measurement, ...], ...]
     failures: tuple[Failure, ...]
+    subjects: tuple[MeasuredSubject, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -63,6 +70,15 @@ class PredictResult:
             "out": str(self.out),
             "predicted": [p.case_id for p in self.predictions],
             "failed": {failure.case_id: failure.reason for failure in self.failures},
+            "subjects": [
+                {
+                    "subject": one.subject,
+                    "images": list(one.images),
+                    "measurements": [found.to_dict() for found in one.measurements],
+                }
+                for one in self.subjects
+            ],
+            "notes": list(self.notes),
         }
 
 
@@ -73,6 +89,7 @@ def predict(
     *,
     spacing: tuple[float, float] | None = None,
     plane: Plane | None = None,
+    subjects: str | Path | None = None,
     config: PredictConfig | None = None,
     track: Track = untracked,
 ) -> PredictResult:
@@ -86,18 +103,25 @@ def predict(
         out: the folder to write; must be new or empty.
         spacing: millimetres per pixel along x and y, where the user knows better than the files.
         plane: of volumes, that in which their slices lie.
+        subjects: a table with the columns ``image`` and ``subject``: quantities that belong to subjects are then given
+            for each of them too, averaged over its images.
         config: views and device; what it leaves unset is done as each bundle says.
         track: wraps the iteration over images.
 
     Raises:
         BundleError: a model cannot be loaded.
+        ConfigError: ``subjects`` are given, and no quantity of the models belongs to a subject.
         ImageError: there is no image at all.
+        LabelError: the table of subjects cannot be read or gives an image two.
         RunError: ``out`` is in use or cannot be written.
     """
     folder = Path(out)
     refuse_used(folder, fix="choose another --out, or remove it")
     predictor = Predictor([load_bundle(model) for model in models], config)
+    if subjects is not None:
+        _check_subjects(predictor.schema)
     cases, failures = load_images(inputs, spacing=spacing, plane=plane)
+    cases, notes = (cases, []) if subjects is None else with_subjects(cases, subjects)
     answers = list(track(predictor.predict(cases), len(cases), "predict"))
     failures += [answer for answer in answers if isinstance(answer, Failure)]
     predictions = tuple(answer for answer in answers if isinstance(answer, Prediction))
@@ -107,10 +131,16 @@ def predict(
     if any(prediction.instances is not None for prediction in predictions):
         write_elements_csv(folder / "elements.csv", predictions)
     write_measurement_tables(folder, predictions, measured)
+    people = () if subjects is None else _by_subject(predictor.schema, cases, predictions)
+    if people:
+        write_subjects_csv(folder / "subjects.csv", people)
     write_json(folder / "schema.json", predictor.schema.to_dict())
     write_json(folder / "failures.json", {failure.case_id: failure.reason for failure in failures})
-    _write_report(folder, predictor.schema, cases, predictions, measured, failures)
-    return PredictResult(folder, predictions, measured, tuple(failures))
+    failed = [f"{failure.case_id} could not be used: {failure.reason}" for failure in failures]
+    images = {case.id: case.image for case in cases}
+    items = [PredictedCase(images[p.case_id], p, found) for p, found in zip(predictions, measured, strict=True)]
+    write_prediction_report(folder / "report.html", predictor.schema, items, subjects=people, notes=notes + failed)
+    return PredictResult(folder, predictions, measured, tuple(failures), people, tuple(notes))
 
 
 def measure(
@@ -191,15 +221,27 @@ def _schema_beside(file: Path, schema: str | Path | None) -> LandmarkSchema:
     return schema_from_dict(data, where=str(beside), lines=lines)
 
 
-def _write_report(
-    folder: Path,
-    schema: LandmarkSchema,
-    cases: Iterable[Case],
-    predictions: Sequence[Prediction],
-    measured: Sequence[tuple[Measurement, ...]],
-    failures: Sequence[Failure],
-) -> None:
-    images = {case.id: case.image for case in cases}
-    items = [PredictedCase(images[p.case_id], p, found) for p, found in zip(predictions, measured, strict=True)]
-    notes = [f"{failure.case_id} could not be used: {failure.reason}" for failure in failures]
-    write_prediction_report(folder / "report.html", schema, items, notes=notes)
+def _check_subjects(schema: LandmarkSchema) -> None:
+    if any(quantity.per == "subject" for quantity in schema.quantities):
+        return
+    named = ", ".join(quantity.name for quantity in schema.quantities) or "no quantities at all"
+    raise ConfigError(
+        "no quantity of this model belongs to a subject, so there is nothing to average over its images",
+        where="--subjects",
+        expected="a model of quantities that the schema declares with 'per: subject'",
+        got=named,
+        fix="leave the table out",
+    )
+
+
+def _by_subject(
+    schema: LandmarkSchema, cases: Sequence[Case], predictions: Sequence[Prediction]
+) -> tuple[MeasuredSubject, ...]:
+    who = {case.id: case.subject for case in cases}
+    images: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        images.setdefault(who[prediction.case_id], []).append(prediction)
+    return tuple(
+        MeasuredSubject(subject, tuple(one.case_id for one in own), tuple(measure_subject(schema, own)))
+        for subject, own in images.items()
+    )
