@@ -5,7 +5,7 @@ reviewed one serves to tell which labels are bad: some point lies farther from i
 Places are taken under the best assignment: the ends of a diameter in either order, and the two diameters in either
 order, because the careless labelling calls the short diameter OFD throughout.
 
-Run: ``python benchmarks/audit_fetal.py DATA OUT [--folds 3] [--epochs 18]``; ``--folds 0`` leaves out the networks. It
+Run: ``python benchmarks/audit_fetal.py DATA OUT [--folds 3] [--epochs 75]``; ``--folds 0`` leaves out the networks. It
 goes on where it was interrupted.
 """
 
@@ -46,8 +46,8 @@ KINDS: dict[str, tuple[Source, ...]] = {
 }
 CHANGES = (
     "minutes=null",
-    "train.ema=0.99",
-    "data.threshold=0.1",
+    "train.ema=0.995",
+    "data.threshold=0.8",
     "split.method=kfold",
 )
 
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=18)
+    parser.add_argument("--epochs", type=int, default=75)
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     careless, reviewed = read_dataset(asked.data, labels="unreviewed"), read_dataset(asked.data)
