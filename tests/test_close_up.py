@@ -267,6 +267,12 @@ class TestTraining:
             (["refine.size=50"], ConfigError, r"refine\.size"),
             (["refine.chain=ribs"], ConfigError, r"refine\.chain"),
             (["predict.flip=true", "augment.flip=0"], ConfigError, "none are learned from"),
+            (
+                ["predict.flip=true", "augment.flip=0.5", 'refine.set=["augment.flip=0"]'],
+                ConfigError,
+                r"refine\.set, predict\.flip.*none are learned from|none are learned from.*refine\.set",
+            ),
+            (["predict.flip=false", 'refine.set=["predict.flip=true"]'], ConfigError, "none are learned from"),
         ],
     )
     def test_what_cannot_be_is_refused_before_training(

@@ -92,6 +92,11 @@ class Recipe(Config):
     loss: list[dict[str, Any]] | None = None
     train: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def trains_network(self) -> bool:
+        """Whether a network is trained, and not only asked for features."""
+        return self.fit is None or self.fit.train
+
     def plan_part(self) -> dict[str, Any]:
         """Return what is laid over the derived plan."""
         part: dict[str, Any] = {"model": self.model, "augment": self.augment, "train": self.train}

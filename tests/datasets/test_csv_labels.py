@@ -275,3 +275,10 @@ def test_images_without_a_row_are_named(folder: Path, make_image, tmp_path: Path
     assert len(problems) == 3
     _write(folder, "image,x_x,x_y\na.png,1,2\nb,3,4\nc.png,5,6\nbroken.png,1,1\n")
     assert not any("no row" in problem for problem in read_dataset(folder).problems)
+
+
+def test_images_of_one_name_in_several_folders_are_told_apart(tmp_path: Path, make_image) -> None:
+    for name in ("p1/0.png", "p1/1.png", "p2/0.png", "p2/1.png"):
+        make_image(tmp_path / name)
+    _write(tmp_path, "image,x_x,x_y\np1/0.png,1,2\np1/1.png,3,4\np2/0.png,5,6\n")
+    assert read_dataset(tmp_path).problems == ("1 image file has no row in the table: 1.png",)

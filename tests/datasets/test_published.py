@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from bregma.datasets import detect_format, read_dataset
 from bregma.datasets.spine_ap_xray import subject_of
 from bregma.errors import ConfigError, ImageError, LabelError, SchemaError
-from bregma.schema import load_schema
+from bregma.schema import load_schema, schema_from_dict
 
 
 def _numbers(count: int, start: float = 1.0) -> list[str]:
@@ -24,6 +25,48 @@ def _hand(root: Path, make_image, names=("3143", "3144")) -> Path:
     make_image(root / "train" / "3143.jpg")
     make_image(root / "valid" / "3144.jpg")
     return root
+
+
+def _mri(root: Path) -> Path:
+    """Write three scans, the last two of which are one subject's, whose sagittal slices hold their own number."""
+    voxels = np.arange(5, dtype=np.int16)[:, None, None] * np.ones((1, 8, 6), np.int16)
+    (root / "volumes").mkdir(parents=True)
+    for name in ("sub-01", "sub-18", "sub-19"):
+        nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1.0, 1.0, 1.0])), root / "volumes" / f"{name}.nii.gz")
+    rows = [f"{name},{name}.nii.gz,{volume}" for name, volume in (("sub-01", 30.5), ("sub-18", 41), ("sub-19", 41))]
+    (root / "targets.csv").write_text("subject,file,L1_volume_cm3\n" + "\n".join(rows) + "\n")
+    (root / "midsagittal").mkdir()
+    (root / "corners.csv").write_text("image\nsub-01.png\n")
+    return root
+
+
+class TestMRI:
+    """With a schema that has no landmarks the volumes are read."""
+
+    SCHEMA = schema_from_dict(
+        {"name": "v", "title": "V", "quantities": [{"name": "L1_volume_cm3", "label": "L1", "unit": "cm3"}]},
+        where="tests",
+    )
+
+    def test_volumes_and_their_targets(self, tmp_path: Path) -> None:
+        dataset = read_dataset(_mri(tmp_path), schema=self.SCHEMA)
+        assert [(case.id, case.subject) for case in dataset] == [
+            ("sub-01", "sub-01"),
+            ("sub-18", "sub-18"),
+            ("sub-19", "sub-18"),
+        ]
+        assert [case.targets["L1_volume_cm3"] for case in dataset] == [30.5, 41.0, 41.0]
+        assert all(case.landmarks is None for case in dataset)
+        assert dataset.cases[0].frame.shape == (6, 8)
+        assert dataset.cases[0].frame.spacing == (1.0, 1.0)
+        assert dataset.cases[0].image.load().shape == (6, 8)
+
+    def test_one_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        root = _mri(tmp_path)
+        (root / "volumes" / "sub-18.nii.gz").unlink()
+        dataset = read_dataset(root, schema=self.SCHEMA)
+        assert len(dataset) == 2
+        assert "sub-18.nii.gz" in dataset.problems[0]
 
 
 class TestHand:

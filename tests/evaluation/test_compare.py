@@ -265,3 +265,52 @@ class TestMeasuredAndReadOff:
         table = compare_arms(arms, title="trial", settings=SETTINGS, tiers=(1.0, 3.0))
         assert table.unit == "mm"
         assert table.arms[0].mre.value == pytest.approx(np.abs(measured - true).mean(), rel=1e-4)
+
+
+class TestOfSubjects:
+    """Two images of each subject and one value: averaged over those images that all runs hold."""
+
+    SCHEMA = schema_from_dict(
+        {"name": "bone", "title": "Bone", "quantities": [{"name": "q", "label": "Q", "unit": "1", "per": "subject"}]},
+        where="test",
+    )
+
+    def saved(self, folder: Path, off: float, *, lost: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> Path:
+        """Save a run whose predictions are ``off`` from the truth on first images, and five times as much on second."""
+        cases, predictions = [], []
+        for subject in range(8):
+            for number in range(2):
+                name, true = f"p{subject}_{number}", 10.0 * subject
+                if name in lost:
+                    continue
+                image = ArrayImage(np.zeros((8, 8)))
+                cases.append(Case(name, f"p{subject}", image, Frame((8, 8)), targets={"q": true}))
+                values = {} if name in silent else {"q": Value(true + off * (1 + 4 * number), None, "1")}
+                none = (np.zeros((0, 2)), np.zeros((0, 2, 2)), np.zeros(0))
+                predictions.append(Prediction(name, *none, Frame((8, 8)), values=values))
+        save_evaluation(evaluate_predictions(self.SCHEMA, cases, predictions, SETTINGS, name=folder.name), folder)
+        return folder
+
+    @pytest.mark.parametrize(("lost", "expected"), [("p0_0", 5.0), ("p0_1", 1.0)])
+    def test_a_run_without_an_image_takes_it_from_the_other_too(
+        self, lost: str, expected: float, tmp_path: Path
+    ) -> None:
+        runs = [self.saved(tmp_path / "whole", 1.0), self.saved(tmp_path / "part", 2.0, lost=(lost,))]
+        row = _row(compare_runs(runs), "q_mae")
+        mean = (7 * 3.0 + expected) / 8
+        assert [figure.value for figure in row.figures] == pytest.approx([mean, 2 * mean])
+        assert [figure.n for figure in row.figures] == [8, 8]
+        study = compare_arms({run.name: [load_run(run)] for run in runs}, title="t", settings=SETTINGS, tiers=(1.0,))
+        assert [arm.mre.value for arm in study.arms] == pytest.approx([mean, 2 * mean])
+
+    def test_seeds_are_averaged_each_by_itself(self, tmp_path: Path) -> None:
+        seeds = [load_run(self.saved(tmp_path / str(off), off)) for off in (1.0, -1.0)]
+        other = [load_run(self.saved(tmp_path / f"other{off}", off)) for off in (2.0, -2.0)]
+        study = compare_arms({"a": seeds, "b": other}, title="t", settings=SETTINGS, tiers=(1.0,))
+        assert [arm.mre.value for arm in study.arms] == pytest.approx([3.0, 6.0])
+        assert study.arms[0].seed_mres == pytest.approx((3.0, 3.0))
+
+    def test_what_a_run_gives_no_value_of_is_counted(self, tmp_path: Path) -> None:
+        runs = [self.saved(tmp_path / "a", 1.0), self.saved(tmp_path / "b", 1.0, silent=("p0_0", "p0_1", "p1_0"))]
+        [note] = [note for note in compare_runs(runs).notes if "no value of Q" in note]
+        assert "b: no value of Q in 1 of 8" in note

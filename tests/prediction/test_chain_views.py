@@ -156,13 +156,15 @@ def test_of_a_whole_chain_every_level_is_somewhere() -> None:
         np.testing.assert_allclose(found.presence[first : first + 4], there)
     spread = [found.cov[WHOLE.index(f"{level}_sup_ant")][1, 1] for level in "ABCDE"]
     assert spread == pytest.approx([1.0, 900.0, 901.0, 1.0, 900.0])
+    assert found.cov[WHOLE.index("B_sup_ant")].tolist() == [[900.0, 0.0], [0.0, 900.0]]
 
 
 def test_two_without_a_name_do_not_share_a_level() -> None:
-    found = filled(shared(20.0, A=0.5, B=0.3), shared(40.0, A=0.4, B=0.4))
-    assert found.mean[WHOLE.index("A_sup_ant")].tolist() == at(50, 20)[0].tolist()
-    assert (found.presence == 0).all()
-    assert np.isfinite(found.mean).all()
+    found = filled(shared(20.0, A=0.5, B=0.3), shared(55.0, A=0.45, B=0.4), shared(100.0, D=0.9))
+    for level, y in (("A", 20), ("B", 55), ("D", 100)):
+        first = WHOLE.index(f"{level}_sup_ant")
+        np.testing.assert_allclose(found.mean[first : first + 4], at(50, y))
+        assert (found.presence[first : first + 4] > 0).all() == (level == "D")
 
 
 @pytest.mark.parametrize("count", [0, 1])

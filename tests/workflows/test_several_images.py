@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from bregma.errors import ConfigError, LabelError
-from bregma.evaluation.stored import load_run
+from bregma.evaluation import compare_runs
 from bregma.evaluation.tables import Reading, average_subjects
 from bregma.geometry import Frame
+from bregma.measurement import measure_subject
+from bregma.prediction.failure import Failure
 from bregma.schema import LandmarkSchema, schema_from_dict
-from bregma.types import ArrayImage, Case, Dataset
-from bregma.workflows import TrainResult, predict, train
+from bregma.types import ArrayImage, Case, Dataset, Prediction, Value
+from bregma.workflows import TrainResult, evaluate, predict, train
 from bregma.workflows.loading import with_subjects
 
 OVERRIDES = (
@@ -104,12 +106,11 @@ def test_what_is_predicted_on_a_subjects_images_is_averaged(trained: TrainResult
 
 
 def test_what_was_saved_is_scored_likewise(trained: TrainResult) -> None:
-    found = [row for row in load_run(trained.run / "evaluation" / "test").readings if row.name == "bmd"]
-    assert len(found) == 8
+    saved = trained.run / "evaluation" / "test"
+    [row] = [row for row in compare_runs([saved, saved], names=["a", "b"]).rows if row.metric == "bmd_mae"]
     assert trained.evaluation is not None
-    mae = np.mean([abs(row.predicted - row.true) for row in found])  # type: ignore[operator]
-    assert mae == pytest.approx(trained.evaluation.metrics["bmd_mae"].value, rel=1e-4)
-    assert all(row.case_id.endswith("_0") for row in found)
+    assert [figure.n for figure in row.figures] == [8, 8]
+    assert row.figures[0].value == pytest.approx(trained.evaluation.metrics["bmd_mae"].value, rel=1e-4)
 
 
 def test_a_grade_is_that_of_the_mean_and_a_score_is_averaged_too() -> None:
@@ -150,25 +151,25 @@ class TestPredict:
         rows = [f"p{subject}/{number}.png;Q{subject}" for subject in (24, 25) for number in range(SCANS)]
         table = self.table(folder, [*rows, "p99/0.png;Q99"])
         result = predict([trained.run], [folder], tmp_path / "out", subjects=table)
-        assert [one.subject for one in result.subjects[:3]] == ["Q24", "Q25", "p26/0.png"]
-        first = result.subjects[0]
+        assert [one.subject for one in result.subjects[:6:2]] == ["Q24", "Q25", "p26/0.png"]
+        first, second = result.subjects[:2]
         assert first.images == ("p24/0.png", "p24/1.png", "p24/2.png")
         own = [p.values["bmd"].mean for p in result.predictions if p.case_id in first.images]
-        bmd, t_score = first.measurements
+        bmd, t_score = first.measurement, second.measurement
         assert bmd.value == pytest.approx(np.mean(own))
         assert bmd.grade == ("thin" if np.mean(own) < 100 else "dense")
         assert t_score.value == pytest.approx((np.mean(own) - 150) / 30)
         alone, lost = result.notes
         assert alone.startswith("Images that the table of subjects does not name, each a subject of its own (6): ")
         assert "p26/0.png" in alone
-        assert lost.endswith("not there (1): p99/0.png.")
+        assert lost.endswith("(1): p99/0.png.")
         with (tmp_path / "out" / "subjects.csv").open() as file:
             written = list(csv.DictReader(file))
         assert (written[0]["subject"], float(written[0]["value"])) == ("Q24", bmd.value)
-        assert written[0]["images"] == "p24/0.png p24/1.png p24/2.png"
+        assert written[0]["images"] == "p24/0.png;p24/1.png;p24/2.png"
         page = (tmp_path / "out" / "report.html").read_text()
         assert all(text in page for text in ("<h2>Subjects</h2>", "Q25", "p99/0.png"))
-        assert [one["subject"] for one in result.to_dict()["subjects"]][:2] == ["Q24", "Q25"]
+        assert [one["subject"] for one in result.to_dict()["subjects"]][:3:2] == ["Q24", "Q25"]
 
     @pytest.mark.parametrize(
         ("name", "case"),
@@ -192,7 +193,37 @@ class TestPredict:
         cases = [Case(f"{who}/a.png", who, pixels, Frame((4, 4))) for who in ("p1", "p2")]
         found, notes = with_subjects(cases, self.table(tmp_path / "x", ["a.png,Q"], "image,subject"))
         assert {one.subject for one in found} == {"p1", "p2"}
-        assert "a.png" in notes[1]
+        assert "a.png (could be several)" in notes[1]
+
+    def test_images_that_could_not_be_opened_are_not_called_missing(self, tmp_path: Path) -> None:
+        case = Case("a.png", "a.png", ArrayImage(np.zeros((4, 4), np.uint8)), Frame((4, 4)))
+        table = self.table(tmp_path / "x", ["a.png,Q", "p/b.png,Q"], "image,subject")
+        assert with_subjects([case], table, [Failure("p/b.png", "broken")])[1] == []
+        assert len(with_subjects([case], table)[1]) == 1
+
+    def test_only_images_with_a_value_in_the_same_unit_are_averaged(self) -> None:
+        length = schema_from_dict(
+            {
+                "name": "head",
+                "title": "Head",
+                "quantities": [{"name": "hc", "label": "HC", "unit": "mm", "dimension": "length", "per": "subject"}],
+            },
+            where="tests",
+        )
+
+        def seen(name: str, value: Value | None) -> Prediction:
+            values = {} if value is None else {"hc": value}
+            nothing = (np.zeros((0, 2)), np.zeros((0, 2, 2)), np.zeros(0))
+            return Prediction(name, *nothing, Frame((8, 8)), values=values)
+
+        mm = [Value(100.0, 3.0, "mm", 6.0), Value(110.0, 4.0, "mm", 8.0)]
+        scans = [seen("a", mm[0]), seen("b", Value(55.0, 1.0, "px")), seen("c", None), seen("d", mm[1])]
+        [(found, images)] = measure_subject(length, scans)
+        assert (found.value, found.unit, images) == (105.0, "mm", ("a", "d"))
+        assert found.interval == (98.0, 112.0)
+        [(found, images)] = measure_subject(length, scans[1:3])
+        assert (found.value, found.unit, found.status, images) == (55.0, "px", "no_spacing", ("b",))
+        assert list(measure_subject(length, scans[2:3])) == []
 
     @pytest.mark.parametrize(
         ("header", "rows", "message"),
@@ -218,13 +249,15 @@ class TestPredict:
             predict([run], [folder], tmp_path / "out", subjects=self.table(folder, ["p24/0.png;A"]))
 
 
-def test_two_values_for_a_subject_are_refused_and_named(scans: Dataset, tmp_path: Path) -> None:
+def test_two_values_for_a_subject_are_refused_and_named(trained: TrainResult, scans: Dataset, tmp_path: Path) -> None:
     odd = replace(scans.cases[4], targets={"bmd": 99.0})
     cases = (*scans.cases[:4], odd, *scans.cases[5:])
     with pytest.raises(LabelError, match=r"subject 'p1' have different values of bmd") as caught:
         train(replace(scans, cases=cases), tmp_path / "run", overrides=OVERRIDES)
     assert "99 (p1_1)" in str(caught.value)
     assert not (tmp_path / "run").exists()
+    with pytest.raises(LabelError, match=r"subject 'p1' have different values of bmd"):
+        evaluate(trained.run, replace(scans, cases=cases), out=tmp_path / "evaluated")
     per_image = replace(scans, cases=cases, schema=schema_of("image"))
     result = train(per_image, tmp_path / "per_image", overrides=[*OVERRIDES, "train.epochs=1"])
     assert result.images == 16 * SCANS

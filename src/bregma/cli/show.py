@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bregma.console import say, show_facts, show_table
-from bregma.data.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from bregma.auditing.audit import LabelAudit
     from bregma.catalog import CatalogTable
+    from bregma.data.fingerprint import Fingerprint
     from bregma.results import ComparisonTable, Estimate, Evaluation
     from bregma.types import Measurement
     from bregma.workflows import FitComparison, Inspection, PredictResult, RunRow, StudyResult, TrainResult

@@ -47,12 +47,13 @@ class Landmarks:
     def _put_rest(self, elements: Sequence[Instance], layout: Layout) -> None:
         ranks = {level: rank for rank, level in enumerate(layout.chain.levels)}
         step = np.median(np.diff([one.centre for one in elements], axis=0), axis=0)
-        one_off = np.outer(step, step)
+        one_off = float(step @ step) * np.eye(2)
         placed = {ranks[one.level]: one.points for one in elements if one.level is not None}
         nameless = [one for one in elements if one.level is None and one.level_shares]
         for one in sorted(nameless, key=lambda one: -max(one.level_shares.values())):
-            rank = ranks[max(one.level_shares, key=one.level_shares.__getitem__)]
-            if rank not in placed:
+            free = [level for level in one.level_shares if ranks[level] not in placed]
+            if free:
+                rank = ranks[max(free, key=one.level_shares.__getitem__)]
                 placed[rank] = one.points
                 self.put(layout.columns_at(rank), one.points, one.cov + one_off, np.zeros(len(one.points)))
         if not placed:

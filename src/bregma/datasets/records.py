@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -129,11 +129,20 @@ def unnamed_images(used: Iterable[Path], names: Iterable[str]) -> list[Path]:
         used: paths of images.
         names: how the label file calls images, those that cannot be used included.
     """
-    known = {Path(name.replace("\\", "/")).name for name in names}
-    folders = sorted({path.parent for path in used if path.is_file()})
+    paths = list(used)
+    own = set(paths)
+    known = {(path.parent.name, path.name) for path in (PurePosixPath(name.replace("\\", "/")) for name in names)}
+    folders = sorted({path.parent for path in paths if path.is_file()})
     files = (path for folder in folders for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    images = (path for path in files if image_stem(path.name) != path.name)
-    return [path for path in images if path.name not in known and image_stem(path.name) not in known]
+    images = (path for path in files if image_stem(path.name) != path.name and path not in own)
+    return [path for path in images if not _names(known, path)]
+
+
+def _names(known: Container[tuple[str, str]], path: Path) -> bool:
+    """Tell whether a label file may mean an image: by its name, and by its folder's where it gives one."""
+    return any(
+        (folder, name) in known for folder in ("", path.parent.name) for name in (path.name, image_stem(path.name))
+    )
 
 
 def case_ids(images: Sequence[str]) -> list[str]:

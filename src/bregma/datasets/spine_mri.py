@@ -1,8 +1,9 @@
 """Mid-sagittal lumbar MRI of MyoSegmenTUM with vertebral corners derived from the published masks.
 
 Layout: ``corners.csv`` (image, then the x, y columns of each corner of L1 to L5), ``midsagittal/*.png`` with pixels of
-1 mm, and, where it is present, ``targets.csv`` with each vertebral body's volume in cm³. Corners are those of
-minimum-area boxes around the masks, not points that a reader placed; a few lie just outside the image.
+1 mm, and, where they are present, ``targets.csv`` with each vertebral body's volume in cm³ and ``volumes/*.nii.gz``.
+Corners are those of minimum-area boxes around the masks, not points that a reader placed; a few lie just outside the
+image. A schema without landmarks asks for the volumes and for what is measured of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from bregma.datasets.records import ImageFolder, Record, assemble, image_stem
 from bregma.datasets.tables import Row, by_key, named_points, read_rows
+from bregma.io import ImageOptions
 from bregma.schema import LandmarkSchema, load_schema
 from bregma.types import Dataset, LandmarkSet
 
@@ -39,19 +41,23 @@ def read(
 
     Args:
         root: the dataset's folder.
-        schema: the anatomy; None takes the built-in ``lumbar_mri``.
-        images: the folder of the images where it is not ``root/midsagittal``.
+        schema: the anatomy; None takes the built-in ``lumbar_mri``. One without landmarks reads the volumes.
+        images: the folder of the images where it is not ``root/midsagittal``, or ``root/volumes``.
         strict: refuse missing or broken images instead of setting them aside.
 
     Raises:
         LabelError: a row that cannot be read; names it.
     """
     schema = schema or load_schema("lumbar_mri")
-    rows = by_key(read_rows(root / _CORNERS), "image")
-    targets = by_key(read_rows(root / _TARGETS), "subject") if (root / _TARGETS).is_file() else {}
+    if len(schema):
+        rows = by_key(read_rows(root / _CORNERS), "image")
+        targets = by_key(read_rows(root / _TARGETS), "subject") if (root / _TARGETS).is_file() else {}
+        records = [_record(name, row, targets, schema) for name, row in rows.items()]
+    else:
+        records = [_volume(name, row) for name, row in by_key(read_rows(root / _TARGETS), "file").items()]
     return assemble(
-        (_record(name, row, targets, schema) for name, row in rows.items()),
-        ImageFolder(images or root / "midsagittal"),
+        records,
+        ImageFolder(images or root / ("midsagittal" if len(schema) else "volumes")),
         name="spine_mri",
         schema=schema,
         strict=strict,
@@ -73,5 +79,18 @@ def _record(name: str, row: Row, targets: Mapping[str, Row], schema: LandmarkSch
     )
 
 
+def _volume(name: str, row: Row) -> Record:
+    subject = row.text("subject")
+    return Record(
+        id=subject,
+        subject=_SAME_SUBJECT.get(subject, subject),
+        image=name,
+        where=row.where,
+        targets=_volumes(row),
+        options=ImageOptions(plane="sagittal"),
+    )
+
+
 def _volumes(row: Row) -> dict[str, float]:
-    return {column: row.number_in(column) for column in row.header if column.endswith("_cm3")}
+    columns = [column for column in row.header if column.endswith("_cm3") and row.text(column)]
+    return {column: row.number_in(column) for column in columns}

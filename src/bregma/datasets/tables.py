@@ -49,11 +49,18 @@ class Row:
         return self.fields[self.header.index(column)]
 
     def number_in(self, column: str) -> float:
-        """Return the number in a column of that name."""
-        return parse_number(self.text(column), where=self.where, column=column)
+        """Return the number in a column of that name, where there has to be one."""
+        return parse_number(self.text(column), where=self.where, column=column, fix="correct the value")
 
 
-def parse_number(text: str, *, where: str, column: str, decimal: str = ".") -> float:
+def parse_number(
+    text: str,
+    *,
+    where: str,
+    column: str,
+    decimal: str = ".",
+    fix: str = "correct the value, or leave the field empty where nothing is known",
+) -> float:
     """Read a finite decimal number.
 
     Raises:
@@ -68,7 +75,7 @@ def parse_number(text: str, *, where: str, column: str, decimal: str = ".") -> f
         where=where,
         expected="a finite decimal number",
         got=repr(text),
-        fix="correct the value, or leave the field empty where nothing is known",
+        fix=fix,
     )
 
 

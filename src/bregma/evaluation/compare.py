@@ -17,7 +17,7 @@ from bregma.evaluation.measured import measurement_figures
 from bregma.evaluation.notes import FEW_SUBJECTS
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.stored import StoredRun, comparable, load_run, table_of
-from bregma.evaluation.tables import Mask, PointTable, subject_index
+from bregma.evaluation.tables import Mask, PointTable, Reading, average_subjects, subject_index
 from bregma.geometry import Array
 from bregma.metrics import Statistic
 from bregma.results import ComparisonRow, ComparisonTable, Estimate
@@ -77,7 +77,7 @@ def compare_stored(
         cases=len(common.ids) // repeats,
         subjects=subjects,
         test=f"paired bootstrap over subjects, {settings.draws} draws; Wilcoxon signed-rank test over subjects",
-        notes=(*left_out, *_notes(runs, titles, subjects, rows, settings)),
+        notes=(*left_out, *_missing(runs, titles, common), *_notes(runs, titles, subjects, rows, settings)),
     )
 
 
@@ -158,15 +158,20 @@ def shared_table(run: StoredRun, common: SharedCases, settings: EvaluationSettin
     return table_of(run, common.ids, common.labelled, common.subjects, settings)
 
 
-def figures_of(run: StoredRun, common: SharedCases, settings: EvaluationSettings) -> Figures:
-    """Return every figure of a run on the cases that all runs hold."""
+def shared_readings(run: StoredRun, common: SharedCases) -> tuple[Reading, ...]:
+    """Return what a run measured on the cases that all runs hold; one a subject of what belongs to subjects."""
     wanted = set(common.ids)
     rows = [
         replace(row, subject=common.subjects[run.cases[row.case_id].subject])
         for row in run.readings
         if row.case_id in wanted
     ]
-    measured = measurement_figures(rows, len(common.subjects), run.schema)
+    return average_subjects(rows, run.schema)
+
+
+def figures_of(run: StoredRun, common: SharedCases, settings: EvaluationSettings) -> Figures:
+    """Return every figure of a run on the cases that all runs hold."""
+    measured = measurement_figures(shared_readings(run, common), len(common.subjects), run.schema)
     if not len(run.schema):
         return measured
     images = [
@@ -236,6 +241,20 @@ def unlike_notes(
     changed = sum(not _same_labels(runs, case) for case in common.ids)
     if changed:
         notes.append(f"The labels of {changed} cases{counted} differ between the runs, so they were not scored alike.")
+    return notes
+
+
+def _missing(runs: Sequence[StoredRun], titles: Sequence[str], common: SharedCases) -> list[str]:
+    """Say where a run of quantities gives no value of one: its figures lack these, and those of the others do not."""
+    notes = []
+    for run, title in zip(runs, titles, strict=True):
+        for quantity in run.schema.quantities if not len(run.schema) else ():
+            own = [row for row in shared_readings(run, common) if row.name == quantity.name]
+            failed = sum(row.failed for row in own)
+            if failed:
+                notes.append(
+                    f"{title}: no value of {quantity.label} in {failed} of {len(own)}; its figures lack these."
+                )
     return notes
 
 

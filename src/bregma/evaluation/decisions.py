@@ -77,14 +77,17 @@ def decision_figures(
 
 def decision_notes(schema: LandmarkSchema, metrics: Mapping[str, Estimate]) -> list[str]:
     """Say where a threshold has nothing on one side, and what a cut-off chosen here is worth."""
-    empty: list[str] = []
-    chosen: list[str] = []
+    notes = []
+    chosen = False
     for quantity in schema.quantities:
         for threshold in quantity.thresholds:
             auc = metrics.get(f"{quantity.name}_{threshold.name}_auc")
-            if auc is not None:
-                (empty if auc.value is None else chosen).append(f"{quantity.label}, {threshold.label}")
-    notes = [f"{name}: no ROC curve, because all true values lie on one side." for name in empty]
+            if auc is None:
+                continue
+            chosen |= auc.value is not None
+            if auc.value is None:
+                why = "all true values lie on one side" if auc.n else "there is no predicted value with a true one"
+                notes.append(f"{quantity.label}, {threshold.label}: no ROC curve, because {why}.")
     if chosen:
         notes.append(
             "Cut-offs for a wanted sensitivity were chosen on these very images; on others the sensitivity will tend "

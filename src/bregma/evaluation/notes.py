@@ -93,7 +93,8 @@ def _doubt_notes(results: Sequence[CaseResult]) -> list[str]:
 def _average_notes(schema: LandmarkSchema, results: Sequence[CaseResult]) -> list[str]:
     """Say of which quantities the values of a subject's images are averaged."""
     subjects = len({result.case.subject for result in results})
-    named = [quantity.label for quantity in schema.quantities if quantity.per == "subject"]
+    given = {name for result in results for name in result.prediction.values}
+    named = [quantity.label for quantity in schema.quantities if quantity.per == "subject" and quantity.name in given]
     if not named or len(results) == subjects:
         return []
     return [

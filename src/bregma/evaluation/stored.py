@@ -18,10 +18,8 @@ from bregma.evaluation.settings import EvaluationSettings
 from bregma.evaluation.tables import (
     PointTable,
     Reading,
-    average_subjects,
     extents,
     reference_scales,
-    subject_index,
 )
 from bregma.files import read_json
 from bregma.geometry import Array
@@ -54,8 +52,7 @@ class StoredRun:
         settings: with which it was scored.
         cases: rows of ``cases.csv`` by case id.
         points: points by case id.
-        readings: rows of ``measurements.csv``, one a subject of quantities that belong to subjects; how
-            subjects are numbered here means nothing beside another run.
+        readings: rows of ``measurements.csv``, one an image; their subjects are not numbered yet.
         elements: rows of ``elements.csv`` by case id; empty for an anatomy without a chain.
     """
 
@@ -87,17 +84,9 @@ def load_run(folder: str | Path) -> StoredRun:
         settings=validate(EvaluationSettings, about["settings"], where=where),
         cases=cases,
         points=_load_points(root / "points.csv", schema) if len(schema) else dict.fromkeys(cases, _NO_POINTS),
-        readings=_by_subject(_load_readings(root / "measurements.csv"), cases, schema),
+        readings=tuple(_load_readings(root / "measurements.csv")),
         elements=load_elements(root / "elements.csv"),
     )
-
-
-def _by_subject(rows: Iterable[Reading], cases: Mapping[str, CaseRow], schema: LandmarkSchema) -> tuple[Reading, ...]:
-    subjects = subject_index([case.subject for case in cases.values()])
-    known = [
-        replace(row, subject=subjects[cases[row.case_id].subject]) if row.case_id in cases else row for row in rows
-    ]
-    return average_subjects(known, schema)
 
 
 def pooled(runs: Sequence[StoredRun], name: str) -> StoredRun:
@@ -113,7 +102,7 @@ def pooled(runs: Sequence[StoredRun], name: str) -> StoredRun:
     for seed, run in enumerate(runs, start=1):
         cases |= {seed_case(case, seed): replace(row, id=seed_case(case, seed)) for case, row in run.cases.items()}
         points |= {seed_case(case, seed): found for case, found in run.points.items()}
-        readings += [replace(row, case_id=seed_case(row.case_id, seed)) for row in run.readings]
+        readings += [replace(row, case_id=seed_case(row.case_id, seed), seed=seed) for row in run.readings]
         elements |= {seed_case(case, seed): found for case, found in run.elements.items()}
     return StoredRun(name, runs[0].schema, runs[0].settings, cases, points, tuple(readings), elements)
 

@@ -15,6 +15,7 @@ from bregma.evaluation.compare import (
     holm,
     paired_p,
     shared_cases,
+    shared_readings,
     shared_table,
     unlike_notes,
 )
@@ -113,7 +114,7 @@ def _prepare(run: StoredRun, common: SharedCases, settings: EvaluationSettings, 
 def _quantity_space(run: StoredRun, common: SharedCases) -> Space:
     """Return the absolute errors ``(C, 1)`` of the first quantity, which a study of whole images is about."""
     name = run.schema.quantities[0].name
-    own = {row.case_id: row for row in run.readings if row.name == name}
+    own = {row.case_id: row for row in shared_readings(run, common) if row.name == name}
     found = [own[case] for case in common.ids if case in own]
     unit = common_unit(found) if found else run.schema.quantities[0].unit
     errors = np.full((len(common.ids), 1), np.nan)

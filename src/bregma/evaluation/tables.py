@@ -61,6 +61,7 @@ class Reading:
         true: value from the labels, or None.
         predicted_grade: grade from the prediction, or None.
         true_grade: grade from the labels, or None.
+        seed: which training of several it comes from.
     """
 
     case_id: str
@@ -73,6 +74,7 @@ class Reading:
     true: float | None
     predicted_grade: str | None
     true_grade: str | None
+    seed: int = 0
 
     @property
     def failed(self) -> bool:
@@ -160,21 +162,16 @@ def readings(results: Iterable[CaseResult], subjects: dict[str, int]) -> tuple[R
 def average_subjects(rows: Sequence[Reading], schema: LandmarkSchema) -> tuple[Reading, ...]:
     """Return readings in which those of a subject are one, of the quantities that belong to subjects and not to images.
 
-    The values predicted on the subject's images are averaged; the grade is that of the mean. The first image by name
-    stands for all.
+    The values predicted on the subject's images are averaged, each training's by themselves; the grade is that of
+    the mean. The first image by name stands for all.
     """
-    kept: list[Reading] = []
-    together: dict[tuple[str, int, str], list[Reading]] = {}
-    for row in rows:
+    together: dict[tuple[object, ...], list[Reading]] = {}
+    for place, row in enumerate(rows):
         quantity = quantity_of(schema, row.name)
-        if quantity is None or quantity.per != "subject":
-            kept.append(row)
-            continue
-        own = together.setdefault((row.name, row.subject, row.unit), [])
-        if not own:
-            kept.append(row)
-        own.append(row)
-    return tuple(_averaged(together.get((row.name, row.subject, row.unit), [row]), schema) for row in kept)
+        alone = quantity is None or quantity.per != "subject"
+        key = (place,) if alone else (row.name, row.subject, row.unit, row.seed)
+        together.setdefault(key, []).append(row)
+    return tuple(_averaged(own, schema) for own in together.values())
 
 
 def _averaged(rows: Sequence[Reading], schema: LandmarkSchema) -> Reading:

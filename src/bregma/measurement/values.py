@@ -45,12 +45,14 @@ def measure_targets(schema: LandmarkSchema, case: Case) -> Iterator[Measurement]
             yield from _measured(schema, quantity, value, case.frame, 0.95, calibrated=True)
 
 
-def measure_subject(schema: LandmarkSchema, predictions: Sequence[Prediction]) -> Iterator[Measurement]:
-    """Yield every quantity that belongs to subjects, averaged over the images of one of them.
+def measure_subject(
+    schema: LandmarkSchema, predictions: Sequence[Prediction]
+) -> Iterator[tuple[Measurement, tuple[str, ...]]]:
+    """Yield every quantity that belongs to subjects, averaged over the images of one of them, and their ids.
 
     The standard deviation is the root mean square of the images' own, and the conformal interval as wide as on average:
-    images of one subject tend to err together. Where some images have a trusted spacing and others have not, the
-    first unit met counts, the quantity's own before pixels.
+    images of one subject tend to err together. Where some images have a trusted spacing and others have not, those
+    without are left out.
 
     Args:
         schema: the anatomy.
@@ -60,11 +62,13 @@ def measure_subject(schema: LandmarkSchema, predictions: Sequence[Prediction]) -
     for quantity in schema.quantities:
         if quantity.per != "subject":
             continue
-        found = [(p.values[quantity.name], p.frame) for p in predictions if quantity.name in p.values]
-        own = [pair for pair in found if pair[0].unit == quantity.unit] or found
+        found = [p for p in predictions if quantity.name in p.values]
+        own = [p for p in found if p.values[quantity.name].unit == quantity.unit] or found
         if own:
-            mean = _mean_value([value for value, _ in own])
-            yield from _measured(schema, quantity, mean, own[0][1], 0.95, calibrated)
+            mean = _mean_value([p.values[quantity.name] for p in own])
+            images = tuple(p.case_id for p in own)
+            for one in _measured(schema, quantity, mean, own[0].frame, 0.95, calibrated):
+                yield one, images
 
 
 def _mean_value(values: Sequence[Value]) -> Value:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bregma.report.overlay import draw_overlay, overlay_matrix
     from bregma.report.sheet import contact_sheet, save_png
     from bregma.report.tables import (
-        MeasuredSubject,
+        SubjectValue,
         iter_predictions,
         read_predictions,
         write_elements_csv,
@@ -46,12 +46,12 @@ _HOMES = {
     "write_predictions": "tables",
     "write_predictions_csv": "tables",
     "write_subjects_csv": "tables",
-    "MeasuredSubject": "tables",
+    "SubjectValue": "tables",
 }
 
 __all__ = [
-    "MeasuredSubject",
     "PredictedCase",
+    "SubjectValue",
     "contact_sheet",
     "draw_overlay",
     "drawn_measurements",

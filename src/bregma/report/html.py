@@ -21,7 +21,7 @@ from bregma.report.sections import (
     metric_rows,
     missing_measurements,
 )
-from bregma.report.tables import MeasuredSubject
+from bregma.report.tables import SubjectValue
 from bregma.report.tiles import case_tile, measured_tile, prediction_tile
 from bregma.results import ComparisonTable, Evaluation
 from bregma.schema import LandmarkSchema
@@ -118,7 +118,7 @@ def write_prediction_report(
     schema: LandmarkSchema,
     items: Iterable[PredictedCase | tuple[ImageSource, Prediction, Sequence[Measurement]]],
     *,
-    subjects: Sequence[MeasuredSubject] = (),
+    subjects: Sequence[SubjectValue] = (),
     title: str | None = None,
     notes: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,

@@ -219,15 +219,11 @@ def _decisions(
         positive, decided = (looked_for(quantity, threshold, values) for values in (true, predicted))
         if positive.all() or not positive.any():
             continue
-        found = {
-            kind: evaluation.metrics.get(f"{name}_{threshold.name}_{kind}")
-            for kind in ("auc", "sensitivity", "specificity")
-        }
         curve = roc_points(np.array(predicted) * (-1.0 if threshold.is_upper else 1.0), positive)
         drawn = figures.roc_curve(
             *curve,
             threshold.label,
-            auc=found["auc"],
+            auc=evaluation.metrics.get(f"{name}_{threshold.name}_auc"),
             decision=(float(decided[~positive].mean()), float(decided[positive].mean())),
             wanted=threshold.sensitivity,
         )

@@ -43,12 +43,12 @@ _MEASUREMENT_COLUMNS = (
 )
 
 
-class MeasuredSubject(NamedTuple):
-    """A subject, the ids of its images, and what was measured on them together."""
+class SubjectValue(NamedTuple):
+    """What was measured on several images of a subject together, and the ids of these."""
 
     subject: str
+    measurement: Measurement
     images: tuple[str, ...]
-    measurements: tuple[Measurement, ...]
 
 
 def write_predictions(
@@ -144,15 +144,16 @@ def write_measurements_csv(path: str | Path, measured: Iterable[tuple[str, Seque
     return _write_csv(Path(path), _MEASUREMENT_COLUMNS, (_measurement_row(c, m) for c, ms in measured for m in ms))
 
 
-def write_subjects_csv(path: str | Path, subjects: Iterable[MeasuredSubject]) -> Path:
-    """Write one row a measurement of a subject, with the images that it was averaged over; return the path.
+def write_subjects_csv(path: str | Path, subjects: Iterable[SubjectValue]) -> Path:
+    """Write one row a measurement of a subject, with the images that it was averaged over, ``;`` between them.
+
+    Returns:
+        The path.
 
     Raises:
         RunError: the file cannot be written.
     """
-    rows = (
-        (one.subject, " ".join(one.images), *_measurement_row("", m)[1:]) for one in subjects for m in one.measurements
-    )
+    rows = ((one.subject, ";".join(one.images), *_measurement_row("", one.measurement)[1:]) for one in subjects)
     return _write_csv(Path(path), ("subject", "images", *_MEASUREMENT_COLUMNS[1:]), rows)
 
 

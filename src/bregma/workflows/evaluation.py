@@ -23,7 +23,7 @@ from bregma.schema import LandmarkSchema
 from bregma.training.history import read_history
 from bregma.types import Case, Dataset, Prediction
 from bregma.workflows.loading import DataOptions, load_data
-from bregma.workflows.quantities import in_quantities
+from bregma.workflows.quantities import check_shared, in_quantities
 from bregma.workflows.run_folder import RunFolder
 from bregma.workflows.track import Track, untracked
 
@@ -81,10 +81,14 @@ def as_predicted(dataset: Dataset, schema: LandmarkSchema) -> Dataset:
 
     Raises:
         ConfigError: quantities that the data's schema does not know.
+        LabelError: two images of a subject have different values of what belongs to the subject.
     """
-    if len(schema) or not len(dataset.schema):
+    if len(schema):
         return dataset
-    return in_quantities(dataset, tuple(quantity.name for quantity in schema.quantities))
+    if len(dataset.schema):
+        dataset = in_quantities(dataset, tuple(quantity.name for quantity in schema.quantities))
+    check_shared(schema, dataset.cases)
+    return dataset
 
 
 def evaluate_bundle(

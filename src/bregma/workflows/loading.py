@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,7 @@ from bregma.types import Case, Dataset
 _NAMED = 5
 """How many images a note names before it stops."""
 _ALONE = "Images that the table of subjects does not name, each a subject of its own"
-_LOST = "Images that the table of subjects names and that are not there"
+_LOST = "Images that the table of subjects names and that are not there, or not alone in being called so"
 
 
 @dataclass(frozen=True)
@@ -84,32 +84,38 @@ def load_images(
     return list(cases.values()), failures
 
 
-def with_subjects(cases: Sequence[Case], table: str | Path) -> tuple[list[Case], list[str]]:
+def with_subjects(
+    cases: Sequence[Case], table: str | Path, failures: Sequence[Failure] = ()
+) -> tuple[list[Case], list[str]]:
     """Return images with the subjects that a table gives them, and what a reader must know of those it does not fit.
 
-    An image goes by its path as Bregma calls it, by its folder's (a DICOM series), or by its file name where only one
-    image has that. One that the table does not name stays a subject of its own.
+    An image goes by its path or the end of it, or by that of its folder (a DICOM series), if no other image can be
+    meant. One that the table does not name stays a subject of its own.
 
     Args:
         cases: images from :func:`load_images`.
         table: delimited text with a header; columns such as ``image`` and ``subject``.
+        failures: images that could not be opened; the table may name them.
 
     Raises:
         LabelError: the table cannot be read, has no such columns, or gives an image two subjects.
     """
     rows = read_rows(Path(table))
     image, subject = subject_columns(rows[0].header, where=table)
-    names = _called([case.id for case in cases])
+    names = _called({case.id: case.image.path or Path(case.id) for case in cases})
+    failed = _called({failure.case_id: Path(failure.case_id) for failure in failures})
     found: dict[str, str] = {}
     unknown = []
     for row in rows:
-        case = names.get(PurePosixPath(row.text(image).replace("\\", "/")).as_posix())
-        who = row.text(subject)
-        if case is None:
-            unknown.append(row.text(image))
-        elif not who:
+        name = PurePosixPath(row.text(image).replace("\\", "/")).as_posix()
+        meant, who = names.get(name, set()), row.text(subject)
+        if not who:
             raise LabelError("the subject is empty", where=row.where, expected="who the image is of")
-        elif found.setdefault(case, who) != who:
+        if len(meant) != 1:
+            unknown += [f"{name} (could be several)"] if meant else [name] if name not in failed else []
+            continue
+        (case,) = meant
+        if found.setdefault(case, who) != who:
             raise LabelError(
                 f"the image '{case}' is given two subjects", where=row.where, expected=found[case], got=who
             )
@@ -122,16 +128,14 @@ def with_subjects(cases: Sequence[Case], table: str | Path) -> tuple[list[Case],
     return [replace(case, subject=found.get(case.id, case.subject)) for case in cases], notes
 
 
-def _called(ids: Sequence[str]) -> dict[str, str]:
-    """Return every name by which one image only can be meant, and its id."""
-    meant: dict[str, str] = {}
-    for spell in (lambda path: path.name, lambda path: path.parent.name, lambda path: path.parent.as_posix()):
-        names = [spell(PurePosixPath(case)) for case in ids]
-        times = Counter(names)
-        meant |= {
-            name: case for name, case in zip(names, ids, strict=True) if name not in ("", ".") and times[name] == 1
-        }
-    return meant | {case: case for case in ids}
+def _called(paths: Mapping[str, Path]) -> dict[str, set[str]]:
+    """Return every end of each path, and of the folders that it leads through, with the images that it may mean."""
+    meant: dict[str, set[str]] = defaultdict(set)
+    for case, path in paths.items():
+        for whole in (path, path.parent):
+            for start in range(len(whole.parts)):
+                meant["/".join(whole.parts[start:])].add(case)
+    return meant
 
 
 def _found(root: Path, plane: Plane | None) -> list[tuple[Path, int]]:

@@ -19,8 +19,8 @@ from bregma.measurement import measure_landmarks, measure_prediction, measure_su
 from bregma.prediction.failure import Failure
 from bregma.prediction.predictor import Predictor
 from bregma.report import (
-    MeasuredSubject,
     PredictedCase,
+    SubjectValue,
     contact_sheet,
     draw_overlay,
     drawn_measurements,
@@ -61,7 +61,7 @@ class PredictResult:
     predictions: tuple[Prediction, ...]
     measurements: tuple[tuple[Measurement, ...], ...]
     failures: tuple[Failure, ...]
-    subjects: tuple[MeasuredSubject, ...] = ()
+    subjects: tuple[SubjectValue, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,11 +71,7 @@ class PredictResult:
             "predicted": [p.case_id for p in self.predictions],
             "failed": {failure.case_id: failure.reason for failure in self.failures},
             "subjects": [
-                {
-                    "subject": one.subject,
-                    "images": list(one.images),
-                    "measurements": [found.to_dict() for found in one.measurements],
-                }
+                {"subject": one.subject, "images": list(one.images), **one.measurement.to_dict()}
                 for one in self.subjects
             ],
             "notes": list(self.notes),
@@ -121,7 +117,7 @@ def predict(
     if subjects is not None:
         _check_subjects(predictor.schema)
     cases, failures = load_images(inputs, spacing=spacing, plane=plane)
-    cases, notes = (cases, []) if subjects is None else with_subjects(cases, subjects)
+    cases, notes = (cases, []) if subjects is None else with_subjects(cases, subjects, failures)
     answers = list(track(predictor.predict(cases), len(cases), "predict"))
     failures += [answer for answer in answers if isinstance(answer, Failure)]
     predictions = tuple(answer for answer in answers if isinstance(answer, Prediction))
@@ -222,9 +218,10 @@ def _schema_beside(file: Path, schema: str | Path | None) -> LandmarkSchema:
 
 
 def _check_subjects(schema: LandmarkSchema) -> None:
-    if any(quantity.per == "subject" for quantity in schema.quantities):
+    given = schema.quantities if not len(schema) else ()
+    if any(quantity.per == "subject" for quantity in given):
         return
-    named = ", ".join(quantity.name for quantity in schema.quantities) or "no quantities at all"
+    named = ", ".join(quantity.name for quantity in given) or "landmarks"
     raise ConfigError(
         "no quantity of this model belongs to a subject, so there is nothing to average over its images",
         where="--subjects",
@@ -236,12 +233,13 @@ def _check_subjects(schema: LandmarkSchema) -> None:
 
 def _by_subject(
     schema: LandmarkSchema, cases: Sequence[Case], predictions: Sequence[Prediction]
-) -> tuple[MeasuredSubject, ...]:
+) -> tuple[SubjectValue, ...]:
     who = {case.id: case.subject for case in cases}
     images: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         images.setdefault(who[prediction.case_id], []).append(prediction)
     return tuple(
-        MeasuredSubject(subject, tuple(one.case_id for one in own), tuple(measure_subject(schema, own)))
+        SubjectValue(subject, measurement, used)
         for subject, own in images.items()
+        for measurement, used in measure_subject(schema, own)
     )

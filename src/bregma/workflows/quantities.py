@@ -52,10 +52,12 @@ def in_quantities(dataset: Dataset, names: Sequence[str] = ()) -> Dataset:
 def check_shared(schema: LandmarkSchema, cases: Sequence[Case]) -> None:
     """Refuse a subject whose images have different values of a quantity that belongs to the subject.
 
+    A schema with landmarks is none of quantities, whatever else it declares.
+
     Raises:
         LabelError: names the subject, its images and their values.
     """
-    for quantity in schema.quantities:
+    for quantity in schema.quantities if not len(schema) else ():
         if quantity.per != "subject":
             continue
         known: dict[str, Case] = {}

@@ -15,6 +15,7 @@ from bregma.recipe import LoadedRecipe, Recipe, with_settings
 from bregma.schema import LandmarkSchema
 from bregma.training.plan import check_settings
 from bregma.types import Case, Dataset
+from bregma.workflows.mirrored import check_flip, learned_flip
 
 _MOST = {"train": 20000, "val": 400}
 """Close-ups of each part at most, drawn at random beyond; they are held in memory."""
@@ -38,11 +39,18 @@ _RECIPE: dict[str, object] = {
 }
 
 
-def check_refine(recipe: Recipe, schema: LandmarkSchema, codec: str, cases: Sequence[Case]) -> None:
+def check_refine(recipe: Recipe, schema: LandmarkSchema, codec: str, cases: Sequence[Case], *, flip: float) -> None:
     """Refuse before the first network's training what that of the second one would refuse.
 
+    Args:
+        recipe: of both.
+        schema: the anatomy.
+        codec: of the first network.
+        cases: training images.
+        flip: share of the first network's views that are mirrored.
+
     Raises:
-        ConfigError: settings that are not valid, or do not fit the codec or the anatomy.
+        ConfigError: settings that are not valid, or do not fit each other, the codec or the anatomy.
         LabelError: too few elements are labelled whole.
     """
     if recipe.refine is None:
@@ -56,8 +64,10 @@ def check_refine(recipe: Recipe, schema: LandmarkSchema, codec: str, cases: Sequ
             got=codec,
             fix="set model.codec.name=chain, or leave `refine` out",
         )
-    loaded = close_up_recipe(recipe.refine, flip=None, seed=0)
-    check_settings(loaded.recipe.plan_part(), where=loaded.where, lines=loaded.lines)
+    loaded = close_up_recipe(recipe.refine, flip=learned_flip(recipe, flip), seed=0)
+    settings = loaded.recipe.plan_part()
+    check_settings(settings, where=loaded.where, lines=loaded.lines)
+    check_flip(loaded.recipe, schema, settings.get("augment", {}).get("flip", 0), within="refine.set, ")
     found = sum(1 for case in cases for _ in whole_elements(case, schema, recipe.refine))
     if found < _FEWEST:
         raise LabelError(

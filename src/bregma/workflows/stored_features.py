@@ -38,7 +38,7 @@ from bregma.schema import LandmarkSchema, Quantity
 from bregma.types import Case, Dataset, Prediction, Value
 from bregma.workflows.evaluation import compare
 from bregma.workflows.loading import DataOptions, load_data
-from bregma.workflows.quantities import in_quantities
+from bregma.workflows.quantities import check_shared, in_quantities
 from bregma.workflows.run_folder import data_hash, refuse_used
 from bregma.workflows.track import Track, untracked
 
@@ -275,12 +275,14 @@ def fit(
 
     Raises:
         ConfigError: an unknown regressor or setting.
-        LabelError: no case has features and a target, or there are fewer subjects than folds.
+        LabelError: no case has features and a target, there are fewer subjects than folds, or two images of a subject
+            have different values of what belongs to the subject.
         RunError: ``out`` is in use.
     """
     folder = Path(out)
     refuse_used(folder, fix="choose another --out, or remove it")
     stored, dataset = load_features(source), in_quantities(load_data(data, options), tuple(quantities))
+    check_shared(dataset.schema, dataset.cases)
     configs = _configs(regressors, covariates, overrides, seed)
     cases, failures = _usable(dataset, stored, covariates)
     usable = replace(dataset, cases=cases, splits={})

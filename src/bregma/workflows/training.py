@@ -37,6 +37,7 @@ from bregma.workflows.correcting import correction_of
 from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.fitting import check_fit, regression_of, residuals_of
 from bregma.workflows.loading import DataOptions, load_data
+from bregma.workflows.mirrored import check_flip, learned_flip
 from bregma.workflows.named_settings import settings_of
 from bregma.workflows.quantities import check_shared, in_quantities
 from bregma.workflows.refining import check_refine, close_up_dataset, close_up_recipe
@@ -153,7 +154,7 @@ def train_loaded(
         observer,
         run.trusted.trust,
     )
-    trained = trainer.fit(resume=resume) if _trains(run.recipe) else trainer.untrained()
+    trained = trainer.fit(resume=resume) if run.recipe.trains_network else trainer.untrained()
     return _finish(folder, dataset, run, trained, observer, track)
 
 
@@ -195,15 +196,10 @@ def check_recipe(dataset: Dataset, loaded: LoadedRecipe) -> None:
             check_length(run.planned.plan.train, _shown(run.planned, run.parts["train"]))
 
 
-def _trains(recipe: Recipe) -> bool:
-    """Tell whether a network is trained, and not only asked for features."""
-    return recipe.fit is None or recipe.fit.train
-
-
 def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     run = _settle(dataset, loaded)
     planned, cases = run.planned, run.parts["train"]
-    if loaded.recipe.minutes is not None and _trains(loaded.recipe):
+    if loaded.recipe.minutes is not None and loaded.recipe.trains_network:
         planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes)
     check_length(planned.plan.train, _shown(planned, cases))
     about = provenance(dataset, run.split, command_line(), planned.plan)
@@ -235,12 +231,13 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         lines=loaded.lines,
     )
     _check_correction(loaded.recipe, dataset.schema, planned.plan.model.codec.name)
-    _check_flip(loaded.recipe, dataset.schema, planned.plan.augment.flip)
+    check_flip(loaded.recipe, dataset.schema, planned.plan.augment.flip)
     check_fit(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
-    check_refine(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
+    flip = planned.plan.augment.flip
+    check_refine(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"], flip=flip)
     planned = with_standards(planned, dataset.schema, parts["train"])
     planned = with_first_weights(with_reference(planned, parts["train"]))
-    check_plan(planned.plan, dataset.schema, len(parts["train"]))
+    check_plan(planned.plan, dataset.schema, _shown(planned, parts["train"]))
     return _Run(loaded.recipe, planned, split, parts, trusted)
 
 
@@ -253,18 +250,6 @@ def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
             expected=f"three landmarks or more, each labelled on at least {MIN_CASES} images",
             got=f"{len(cases)} images",
             fix="set it to 0",
-        )
-
-
-def _check_flip(recipe: Recipe, schema: LandmarkSchema, share: float) -> None:
-    """Refuse to look at mirrored images with a network that never saw one: it may be off by any amount."""
-    if recipe.predict.flip and schema.flip != "never" and share == 0 and _trains(recipe):
-        raise ConfigError(
-            "mirrored images are to be looked at, but none are learned from",
-            where="predict.flip",
-            expected="augment.flip above 0 with it",
-            got="augment.flip=0",
-            fix="set augment.flip=0.5, or predict.flip=false",
         )
 
 
@@ -400,8 +385,7 @@ def _train_close_up(
     """Train the second network in a run of its own inside the run's folder, or go on with it."""
     plan = run.planned.plan
     close_ups = close_up_dataset(run.parts, schema, config, plan.model.preprocess)
-    flip = plan.augment.flip if run.recipe.predict.flip else None
-    loaded = close_up_recipe(config, flip=flip, seed=plan.train.seed)
+    loaded = close_up_recipe(config, flip=learned_flip(run.recipe, plan.augment.flip), seed=plan.train.seed)
     return train_loaded(close_ups, folder.close_up, loaded, resume=True, observer=observer, track=track)
 
 
