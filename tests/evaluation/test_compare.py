@@ -11,7 +11,7 @@ from scipy import stats
 
 from bregma.errors import InputError
 from bregma.evaluation import EvaluationSettings, compare_runs, evaluate_predictions, save_evaluation
-from bregma.evaluation.compare import holm, signed_rank_p
+from bregma.evaluation.compare import _some, holm, signed_rank_p
 from bregma.evaluation.stored import load_run
 from bregma.evaluation.study import compare_arms
 from bregma.geometry import Frame
@@ -314,3 +314,11 @@ class TestOfSubjects:
         runs = [self.saved(tmp_path / "a", 1.0), self.saved(tmp_path / "b", 1.0, silent=("p0_0", "p0_1", "p1_0"))]
         [note] = [note for note in compare_runs(runs).notes if "no value of Q" in note]
         assert "b: no value of Q in 1 of 8" in note
+
+
+def test_many_figures_are_counted_and_not_named() -> None:
+    many = [f"m{i}" for i in range(20)]
+    assert _some(many[:2], many) == "m0, m1"
+    assert _some(many, []) == "m0, m1, m2, ... (20 of 20 figures)"
+    assert _some(many, ["r2"]) == "m0, m1, m2, ... (20 of 21 figures, all but r2)"
+    assert _some(many[:12], many[8:]) == "m0, m1, m2, ... (12 of 24 figures)"

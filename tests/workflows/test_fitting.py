@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from bregma.bundle import load_bundle
 from bregma.errors import BregmaError, ConfigError, LabelError
 from bregma.geometry import Frame
 from bregma.prediction.failure import Failure
-from bregma.prediction.features import SPACING, FeatureExtractor, region_masks
+from bregma.prediction.features import ROI_SIDE, SPACING, FeatureExtractor, region_of
 from bregma.prediction.predictor import Predictor
 from bregma.schema import schema_from_dict
-from bregma.types import ArrayImage, ArraySlab, Dataset, LandmarkSet, Prediction
+from bregma.types import ArrayImage, ArraySlab, Case, Dataset, LandmarkSet, Prediction
 from bregma.workflows import study, train
 from squares import SCHEMA, cases, square
 
@@ -249,7 +250,8 @@ class TestFeatures:
         points = np.array([[20, 20], [40, 20], [40, 40], [20, 40]], dtype=float)
         frame = Frame((64, 64))
         given = Prediction("1", points, np.zeros((4, 2, 2)), np.ones(4), frame)
-        inside, around = region_masks(given, CORNERS, np.eye(3), (64, 64), where="1")
+        inside, around, side = region_of(given, CORNERS, np.eye(3), (64, 64), where="1")
+        assert side == pytest.approx(21)
         assert inside[30, 30] == 1
         assert inside[20, 20] == 0, "the rim is left out"
         assert around[30, 30] == 0
@@ -258,7 +260,28 @@ class TestFeatures:
         assert not (inside * around).any()
         missing = replace(given, presence=np.array([1.0, 1.0, 0.0, 0.0]))
         with pytest.raises(BregmaError, match="no region of interest"):
-            region_masks(missing, CORNERS, np.eye(3), (64, 64), where="1")
+            region_of(missing, CORNERS, np.eye(3), (64, 64), where="1")
+
+    def test_the_size_of_a_region_is_in_millimetres(self) -> None:
+        class Found:
+            schema = CORNERS
+
+            def predict(self, cases: Iterable[Case]) -> Iterator[Prediction]:
+                square = np.array([[8, 8], [23, 8], [23, 23], [8, 23]], dtype=float)
+                return (Prediction(c.id, square, np.zeros((4, 2, 2)), np.ones(4), c.frame) for c in cases)
+
+        case = cases(1)[0]
+        shape = case.frame.shape
+        sides = {}
+        for spacing in (None, (0.5, 0.5), (2.0, 2.0)):
+            frame = Frame(shape) if spacing is None else Frame(shape, spacing, "user")
+            extractor = self._extractor(roi=Found())
+            (found,) = extractor.extract([replace(case, frame=frame)])
+            assert not isinstance(found, Failure)
+            sides[spacing] = dict(zip(extractor.columns, found.pooled, strict=True))[ROI_SIDE]
+        assert sides[None] == 0
+        assert sides[0.5, 0.5] == pytest.approx(8, rel=0.1)
+        assert sides[2.0, 2.0] == pytest.approx(32, rel=0.1)
 
     def test_a_network_of_another_number_of_slices_is_refused(self) -> None:
         from bregma.bundle import ModelConfig, build_model

@@ -25,6 +25,10 @@ from bregma.types import Status
 
 Figures = Mapping[str, Figure]
 
+_NAMED = 8
+"""How many figures a note names before it counts them."""
+_FIRST = 3
+
 
 def compare_runs(
     folders: Sequence[str | Path],
@@ -275,13 +279,23 @@ def _notes(
     if subjects < FEW_SUBJECTS:
         notes.append(f"Only {subjects} subjects are shared: intervals may be too narrow, and tests have little power.")
     for index, title in enumerate(titles[1:], start=1):
-        open_ = [row.metric for row in rows if _includes_zero(row.differences[index])]
+        known = [row for row in rows if row.differences[index] is not None]
+        open_ = [row.metric for row in known if _includes_zero(row.differences[index])]
         if open_:
-            notes.append(f"{title}: the difference from {titles[0]} may be zero in {', '.join(open_)}.")
+            clear = [row.metric for row in known if row.metric not in open_]
+            notes.append(f"{title}: the difference from {titles[0]} may be zero in {_some(open_, clear)}.")
     tested = sum(p is not None for row in rows for p in row.p_values)
     if tested > 1:
         notes.append(f"P-values are corrected after Holm for the {tested} tests of this table.")
     return notes
+
+
+def _some(those: Sequence[str], others: Sequence[str]) -> str:
+    """Name figures or, where they are many, the first of them, how many there are, and the others if these are few."""
+    if len(those) <= _NAMED:
+        return ", ".join(those)
+    apart = f", all but {', '.join(others)}" if 0 < len(others) <= _NAMED else ""
+    return f"{', '.join(those[:_FIRST])}, ... ({len(those)} of {len(those) + len(others)} figures{apart})"
 
 
 def _matching(settings: EvaluationSettings) -> tuple[float, float | None]:

@@ -6,9 +6,9 @@ slices, C channels, H and W rows and columns, F columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -39,6 +39,22 @@ _NOTHING = LandmarkSchema(name="nothing", title="Nothing")
 """Features are not told what is labelled."""
 SPACING = "mm_per_px"
 """The column that tells how large a pixel of the input is; 0 where the image has no spacing."""
+ROI_SIDE = "roi_side_mm"
+"""The column with the side of a square as large as a piece of the region of interest on average; 0 likewise."""
+
+
+class Region(NamedTuple):
+    """What landmarks enclose on the network's input.
+
+    Attributes:
+        core: ``(H, W)`` of 0 and 1, without its rim.
+        around: ``(H, W)`` likewise, what surrounds it.
+        side: square root of the mean area of its pieces, in pixels of the input.
+    """
+
+    core: NDArray[np.float32]
+    around: NDArray[np.float32]
+    side: float
 
 
 class Locator(Protocol):
@@ -121,7 +137,7 @@ class FeatureExtractor:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the F columns."""
-        names = [SPACING]
+        names = [SPACING] if self.roi is None else [SPACING, ROI_SIDE]
         for stride, width, local in self._levels():
             names += [f"{'roi_' if local else ''}stride{stride}_{channel}" for channel in range(width)]
         if self.intensities:
@@ -149,16 +165,18 @@ class FeatureExtractor:
         source = SampleSource([case], _NOTHING, self.preprocess)
         (batch,) = batches(source, in_order(1, 1), workers=0)
         matrix = batch.matrices[0]
-        masks = None if self.roi is None else self._masks(case, matrix)
+        region = None if self.roi is None else self._region(case, matrix)
         images = batch.images[0][:, None] if self.singly else batch.images
         spacing = case.frame.spacing
         scale = geometry.mean_scale(matrix)
-        parts = [np.full((len(images), 1), 0.0 if spacing is None else np.sqrt(spacing[0] * spacing[1]) / scale)]
+        mm_per_px = 0.0 if spacing is None else float(np.sqrt(spacing[0] * spacing[1])) / scale
+        sizes = [mm_per_px] if region is None else [mm_per_px, mm_per_px * region.side]
+        parts = [np.tile(sizes, (len(images), 1))]
         if self.encoder is not None:
-            parts.append(self._pyramid(images, masks))
+            parts.append(self._pyramid(images, region))
         if self.intensities:
             grey = images[:, images.shape[1] // 2].numpy()
-            parts.append(np.array([_statistics(one, masks) for one in grey]))
+            parts.append(np.array([_statistics(one, region) for one in grey]))
         return Features(case, np.concatenate(parts, axis=1))
 
     def _levels(self) -> list[tuple[int, int, bool]]:
@@ -171,34 +189,33 @@ class FeatureExtractor:
         fine = [(s, w, True) for s, w in zip(self._strides, self._widths, strict=True) if s <= _COARSEST_LOCAL]
         return [*fine, last]
 
-    def _pyramid(self, images: Tensor, masks: tuple[NDArray[np.float32], ...] | None) -> Array:
+    def _pyramid(self, images: Tensor, region: Region | None) -> Array:
         maps = self.encoder(images.to(self.device, memory_format=memory_format(self.device)))
         wanted = {stride: local for stride, _, local in self._levels()}
         found = []
         for stride, features_BCHW in zip(self._strides, maps, strict=True):
             if stride not in wanted:
                 continue
-            if wanted[stride] and masks is not None:
-                mask = torch.from_numpy(masks[0])[None, None].to(features_BCHW)
+            if wanted[stride] and region is not None:
+                mask = torch.from_numpy(region.core)[None, None].to(features_BCHW)
                 share = nn.functional.interpolate(mask, size=features_BCHW.shape[-2:], mode="area")
                 found.append((features_BCHW * share).sum(dim=(2, 3)) / share.sum().clamp(min=1e-6))
             else:
                 found.append(features_BCHW.mean(dim=(2, 3)))
         return torch.cat(found, dim=1).float().cpu().double().numpy()
 
-    def _masks(self, case: Case, matrix: Array) -> tuple[NDArray[np.float32], ...]:
-        """Return the region of interest on the input, and its surroundings, ``(H, W)`` of 0 and 1."""
+    def _region(self, case: Case, matrix: Array) -> Region:
         assert self.roi is not None
         (answer,) = self.roi.predict([case])
         if isinstance(answer, Failure):
             raise ImageError(f"has no region of interest ({answer.reason})", where=case.id)
-        return region_masks(answer, self.roi.schema, matrix, self.preprocess.size, where=case.id)
+        return region_of(answer, self.roi.schema, matrix, self.preprocess.size, where=case.id)
 
 
-def region_masks(
+def region_of(
     prediction: Prediction, schema: LandmarkSchema, matrix: Array, size: tuple[int, int], *, where: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what landmarks enclose, without its rim, and what surrounds it, as masks of the network's input.
+) -> Region:
+    """Return what landmarks enclose.
 
     The elements of a chain are a piece each; without a chain all landmarks together are one.
 
@@ -226,7 +243,7 @@ def region_masks(
     without_rim = cv2.erode(inside, _disc(_RIM * side), borderValue=0)
     core = without_rim if without_rim.any() else inside
     around = cv2.dilate(inside, _disc(_SURROUNDINGS * side), borderValue=0) - inside
-    return core.astype(np.float32), around.astype(np.float32)
+    return Region(core.astype(np.float32), around.astype(np.float32), side)
 
 
 def _pieces(prediction: Prediction, schema: LandmarkSchema) -> Iterator[Array]:
@@ -250,13 +267,12 @@ def _disc(radius: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)), dtype=np.uint8)
 
 
-def _statistics(grey: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] | None) -> Array:
-    areas = [grey.ravel()] if masks is None else [grey.ravel(), *(grey[mask > 0] for mask in masks)]
-    rows = [_of_area(area) for area in areas]
-    if masks is None:
-        return rows[0]
-    image, region, around = (row[0] for row in rows)
-    ratios = [region / max(around, 1e-3), region / max(image, 1e-3)]
+def _statistics(grey: NDArray[np.float32], region: Region | None) -> Array:
+    if region is None:
+        return _of_area(grey.ravel())
+    rows = [_of_area(area) for area in (grey.ravel(), grey[region.core > 0], grey[region.around > 0])]
+    image, inside, around = (row[0] for row in rows)
+    ratios = [inside / max(around, 1e-3), inside / max(image, 1e-3)]
     return np.concatenate([*rows, ratios])
 
 
