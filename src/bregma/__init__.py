@@ -1,4 +1,4 @@
-"""Bregma: medical images to anatomical landmarks, landmarks to measurements with an honest error bar.
+"""Bregma: medical images to anatomical landmarks, landmarks to measurements with their uncertainty.
 
 The commands of ``bregma`` are functions here: ``bregma.train(...)`` does what ``bregma train`` does. Names are loaded
 when first used, so that importing the package costs nothing.

@@ -104,6 +104,24 @@ def test_a_level_is_named_by_most_and_only_once() -> None:
     assert [one.level for one in both] == ["B", None]
 
 
+def test_of_a_chain_seen_whole_one_view_suffices_where_an_element_would_lack() -> None:
+    """Both views show the first and the third; the second is sure in one alone, the fourth there is improbable."""
+
+    def at_odds(y: float, probability: float) -> Instance:
+        return replace(element(y), probability=probability, presence=np.full(4, probability))
+
+    first = [at_odds(y, probability) for y, probability in ((20, 1), (50, 0.9998), (80, 1), (110, 0.3))]
+    second = [at_odds(20, 1), at_odds(80, 1)]
+    assert [round(float(one.centre[1])) for one in merge_instances([first, second])] == [20, 80]
+    found = merge_instances([first, second], count=4)
+    assert [round(float(one.centre[1])) for one in found] == [20, 50, 80]
+    assert found[1].probability > 0.9
+    np.testing.assert_allclose(found[1].presence, found[1].probability)
+    assert len(merge_instances([first, second], count=2)) == 2
+    sides = merge_instances([[at_odds(20, 0.6), at_odds(50, 0.7), at_odds(80, 0.8)]], count=2)
+    assert [one.probability for one in sides] == [0.7, 0.8]
+
+
 def shared(y: float, **shares: float) -> Instance:
     """An element of a chain that is seen whole, named only where one level is probable enough."""
     best = max(shares, key=shares.__getitem__)

@@ -242,10 +242,28 @@ class TestPredict:
         assert "who.csv" in str(caught.value)
         assert not (tmp_path / "out").exists()
 
+    def test_covariates_are_columns_of_the_table(self, scans: Dataset, folder: Path, tmp_path: Path) -> None:
+        aged = replace(
+            scans, cases=tuple(replace(case, tags={"age": case.targets["bmd"] / 2, "sex": "f"}) for case in scans)
+        )
+        fit = ["model.codec.name=scalar", "fit.regressor={name: elastic_net}", "fit.only_covariates=true"]
+        more = ["fit.covariates=[age, sex]", "fit.pyramid=false", "fit.intensities=false", "fit.inner_folds=3"]
+        run = train(aged, tmp_path / "aged", overrides=[*OVERRIDES, *fit, *more]).run
+        rows = [f"p{subject}/{n}.png,Q{subject},{50 + subject},f" for subject in (24, 25, 26) for n in range(SCANS)]
+        table = self.table(folder, [*rows, "p27/0.png,Q27,,f", "p27/1.png,Q27,60,x"], "image,subject,age,sex")
+        result = predict([run], [folder], tmp_path / "out", subjects=table)
+        values = {p.case_id: p.values["bmd"].mean for p in result.predictions}
+        assert values.keys() == {f"p{subject}/{n}.png" for subject in (24, 25, 26) for n in range(SCANS)}
+        assert values["p24/0.png"] == pytest.approx(148, rel=0.05)
+        assert values["p26/2.png"] - values["p24/0.png"] == pytest.approx(4, rel=0.3)
+        reasons = {failure.case_id: failure.reason for failure in result.failures}
+        assert "'age' is not a number" in reasons["p27/0.png"]
+        assert "'sex' is not known" in reasons["p27/1.png"]
+
     def test_a_model_without_such_quantities_needs_no_table(self, scans: Dataset, folder: Path, tmp_path: Path) -> None:
         per_image = replace(scans, schema=schema_of("image"))
         run = train(per_image, tmp_path / "per_image", overrides=[*OVERRIDES, "train.epochs=1"]).run
-        with pytest.raises(ConfigError, match="no quantity of this model belongs to a subject"):
+        with pytest.raises(ConfigError, match="nothing that a table of subjects could tell"):
             predict([run], [folder], tmp_path / "out", subjects=self.table(folder, ["p24/0.png;A"]))
 
 

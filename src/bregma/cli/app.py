@@ -117,7 +117,7 @@ def _bregma(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Medical images to anatomical landmarks, landmarks to clinical measurements with an honest error bar."""
+    """Medical images to anatomical landmarks, landmarks to clinical measurements with their uncertainty."""
     from bregma.console import set_up_logging
 
     del version

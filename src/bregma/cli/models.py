@@ -167,7 +167,7 @@ def predict(
         Path | None,
         typer.Option(
             "--subjects",
-            help="Table with the columns image and subject: quantities of subjects are averaged over their images.",
+            help="Table of the images with the columns image and subject, and those of covariates.",
             show_default=False,
         ),
     ] = None,

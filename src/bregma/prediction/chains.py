@@ -9,7 +9,7 @@ import numpy as np
 
 from bregma.codecs.chain_landmarks import Landmarks, columns_of
 from bregma.codecs.chain_layout import layout_of
-from bregma.codecs.chain_whole import LEAST_NAMING
+from bregma.codecs.chain_whole import LEAST_NAMING, MISSED
 from bregma.geometry import Array
 from bregma.instances import Instance
 from bregma.schema import LandmarkSchema
@@ -19,6 +19,8 @@ _SAME = 0.7
 """Elements whose centres are nearer than this, in mean distances of a part from its centre, are one."""
 _THERE = 0.5
 """Mean probability over the views from which an element is kept, and mean probability of a name from which it is."""
+_LIKELY = 0.25
+"""The same from which an element is kept that a chain seen whole would else lack."""
 
 
 @dataclass
@@ -73,19 +75,36 @@ def _most_probable(shares: Mapping[str, float], least: float) -> tuple[str | Non
     return (None, 0.0) if best is None or shares[best] < least else (best, shares[best])
 
 
-def merge_instances(views: Sequence[Sequence[Instance]]) -> tuple[Instance, ...]:
+def merge_instances(views: Sequence[Sequence[Instance]], *, count: int | None = None) -> tuple[Instance, ...]:
     """Return the elements that the views show on the average, in the order of the chain.
 
     Elements of different views are one where they lie at one place. One is kept if its probability, averaged over the
     views, 0 where a view does not show it, is one half at least, which is what counts in a single view too; its name
     is the one that is the most probable on the average.
+
+    Args:
+        views: the elements of one chain in each of them.
+        count: how many elements every image shows, where that is known. Of more the most probable are kept. Where some
+            would be lacking, those that some view shows are kept too, if they are probable enough: that one is there
+            which is hardly seen is then more probable than that there is none.
     """
     clusters: list[_Cluster] = []
     for number, view in enumerate(views):
         _join(clusters, number, view)
-    kept = [one for one in (cluster.merged(len(views)) for cluster in clusters) if one.probability >= _THERE]
+    found = sorted((cluster.merged(len(views)) for cluster in clusters), key=lambda one: -one.probability)
+    kept = [one for one in found if one.probability >= _THERE][:count]
+    if count is not None:
+        doubtful = [one for one in found[len(kept) : count] if one.probability >= _LIKELY]
+        kept += [_expected(one) for one in doubtful]
     way = _way(views)
     return _named_once(sorted(kept, key=lambda one: float(one.centre @ way)))
+
+
+def _expected(one: Instance) -> Instance:
+    """Return an element with its probability in the light of the chain's lacking one without it."""
+    p = one.probability
+    there = p / (p + (1 - p) * MISSED)
+    return replace(one, probability=there, presence=np.minimum(one.presence * there / p, 1.0))
 
 
 def merge_chains(mixed: Prediction, parts: Sequence[Prediction], schema: LandmarkSchema) -> Prediction:
@@ -103,7 +122,9 @@ def merge_chains(mixed: Prediction, parts: Sequence[Prediction], schema: Landmar
     mean, cov, presence = mixed.mean.copy(), mixed.cov.copy(), mixed.presence.copy()
     merged: list[Instance] = []
     for name in sorted({one.chain for view in views for one in view}):
-        elements = merge_instances([[one for one in view if one.chain == name] for view in views])
+        chain = schema.chain(name)
+        count = len(chain.levels) if chain.is_whole else None
+        elements = merge_instances([[one for one in view if one.chain == name] for view in views], count=count)
         own, filled = _landmarks_of(name, elements, mixed, schema)
         mean[own], cov[own], presence[own] = filled.mean[own], filled.cov[own], filled.presence[own]
         merged += elements

@@ -80,7 +80,12 @@ def has_all(case: Case, tags: Sequence[str]) -> bool:
 def _number(case: Case, tag: str, value: Tag | None) -> float:
     if not _is_number(value):
         got = "none" if value in (None, "") else str(value)
-        raise LabelError(f"its '{tag}' is not a number", where=case.id, got=got, fix="give it as a tag of the case")
+        raise LabelError(
+            f"its '{tag}' is not a number",
+            where=case.id,
+            got=got,
+            fix="give it as a tag of the case, or as a column of `predict --subjects`",
+        )
     return float(str(value))
 
 

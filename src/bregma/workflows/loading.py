@@ -15,7 +15,7 @@ from bregma.errors import ImageError, InputError, LabelError
 from bregma.geometry import Frame
 from bregma.io import Plane, VolumeImage, find_images, open_image, series_among
 from bregma.prediction.failure import Failure
-from bregma.types import Case, Dataset
+from bregma.types import Case, Dataset, Tag
 
 _NAMED = 5
 """How many images a note names before it stops."""
@@ -87,10 +87,10 @@ def load_images(
 def with_subjects(
     cases: Sequence[Case], table: str | Path, failures: Sequence[Failure] = ()
 ) -> tuple[list[Case], list[str]]:
-    """Return images with the subjects that a table gives them, and what a reader must know of those it does not fit.
+    """Return images with the subjects and tags that a table gives them, and notes on what does not fit.
 
     An image goes by its path or the end of it, or by that of its folder (a DICOM series), if no other image can be
-    meant. One that the table does not name stays a subject of its own.
+    meant. One that the table does not name stays a subject of its own. Columns beside these two become tags.
 
     Args:
         cases: images from :func:`load_images`.
@@ -104,7 +104,9 @@ def with_subjects(
     image, subject = subject_columns(rows[0].header, where=table)
     names = _called({case.id: case.image.path or Path(case.id) for case in cases})
     failed = _called({failure.case_id: Path(failure.case_id) for failure in failures})
+    further = [column for column in rows[0].header if column not in (image, subject)]
     found: dict[str, str] = {}
+    tags: dict[str, dict[str, Tag]] = {}
     unknown = []
     for row in rows:
         name = PurePosixPath(row.text(image).replace("\\", "/")).as_posix()
@@ -119,13 +121,17 @@ def with_subjects(
             raise LabelError(
                 f"the image '{case}' is given two subjects", where=row.where, expected=found[case], got=who
             )
+        tags[case] = {column: text for column in further if (text := row.text(column))}
     alone = [case.id for case in cases if case.id not in found]
     notes = [
         f"{what} ({len(some)}): {', '.join(some[:_NAMED])}{', ...' if len(some) > _NAMED else ''}."
         for what, some in ((_ALONE, alone), (_LOST, unknown))
         if some
     ]
-    return [replace(case, subject=found.get(case.id, case.subject)) for case in cases], notes
+    return [
+        replace(case, subject=found[case.id], tags={**case.tags, **tags[case.id]}) if case.id in found else case
+        for case in cases
+    ], notes
 
 
 def _called(paths: Mapping[str, Path]) -> dict[str, set[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bregma.bundle import PredictConfig, load_bundle
+from bregma.bundle import Bundle, PredictConfig, load_bundle
 from bregma.config import read_yaml
 from bregma.errors import ConfigError, RunError
 from bregma.files import write_json
@@ -100,22 +100,23 @@ def predict(
         spacing: millimetres per pixel along x and y, where the user knows better than the files.
         plane: of volumes, that in which their slices lie.
         subjects: a table with the columns ``image`` and ``subject``: quantities that belong to subjects are then given
-            for each of them too, averaged over its images.
+            for each of them too, averaged over its images. Further columns are the covariates that a model asks for.
         config: views and device; what it leaves unset is done as each bundle says.
         track: wraps the iteration over images.
 
     Raises:
         BundleError: a model cannot be loaded.
-        ConfigError: ``subjects`` are given, and no quantity of the models belongs to a subject.
+        ConfigError: ``subjects`` are given to models that have no use for them.
         ImageError: there is no image at all.
         LabelError: the table of subjects cannot be read or gives an image two.
         RunError: ``out`` is in use or cannot be written.
     """
     folder = Path(out)
     refuse_used(folder, fix="choose another --out, or remove it")
-    predictor = Predictor([load_bundle(model) for model in models], config)
+    bundles = [load_bundle(model) for model in models]
+    predictor = Predictor(bundles, config)
     if subjects is not None:
-        _check_subjects(predictor.schema)
+        _check_subjects(predictor.schema, bundles)
     cases, failures = load_images(inputs, spacing=spacing, plane=plane)
     cases, notes = (cases, []) if subjects is None else with_subjects(cases, subjects, failures)
     answers = list(track(predictor.predict(cases), len(cases), "predict"))
@@ -217,16 +218,17 @@ def _schema_beside(file: Path, schema: str | Path | None) -> LandmarkSchema:
     return schema_from_dict(data, where=str(beside), lines=lines)
 
 
-def _check_subjects(schema: LandmarkSchema) -> None:
+def _check_subjects(schema: LandmarkSchema, bundles: Sequence[Bundle]) -> None:
     given = schema.quantities if not len(schema) else ()
-    if any(quantity.per == "subject" for quantity in given):
+    asked = any(bundle.regression is not None and bundle.regression.covariates.words for bundle in bundles)
+    if asked or any(quantity.per == "subject" for quantity in given):
         return
     named = ", ".join(quantity.name for quantity in given) or "landmarks"
     raise ConfigError(
-        "no quantity of this model belongs to a subject, so there is nothing to average over its images",
+        "this model asks for nothing that a table of subjects could tell",
         where="--subjects",
-        expected="a model of quantities that the schema declares with 'per: subject'",
-        got=named,
+        expected="a model with covariates, or of quantities that the schema declares with 'per: subject'",
+        got=f"a model of {named}",
         fix="leave the table out",
     )
 
