@@ -23,9 +23,17 @@ def names(table: CatalogTable) -> set[str]:
 
 def test_all_tables_in_their_order(tables: dict[str, CatalogTable]) -> None:
     assert list(tables) == list(TABLES)
-    assert {"anatomies", "datasets", "exporters", "phantoms", "networks", "codecs", "losses", "primitives"} <= set(
-        tables
-    )
+    assert {
+        "anatomies",
+        "datasets",
+        "exporters",
+        "phantoms",
+        "networks",
+        "codecs",
+        "losses",
+        "primitives",
+        "settings",
+    } <= set(tables)
 
 
 def test_every_row_says_what_it_is_and_where(tables: dict[str, CatalogTable]) -> None:
@@ -57,6 +65,17 @@ def test_rows_are_those_of_the_tables_themselves(tables: dict[str, CatalogTable]
     assert names(tables["losses"]) == set(LOSSES)
     assert names(tables["primitives"]) == set(PRIMITIVES)
     assert names(tables["steps"]) == {"clahe", "histogram_match"}
+
+
+def test_every_setting_is_explained_with_its_default(tables: dict[str, CatalogTable]) -> None:
+    rows = {row.name: row for row in tables["settings"].rows}
+    assert [name for name, row in rows.items() if ". " not in row.summary] == []
+    assert rows["augment.rotation_deg"].summary.startswith("15.0. Rotation, uniform")
+    assert rows["evaluate.draws"].summary == "2000. Bootstrap resamples."
+    assert rows["minutes"].summary.startswith("none. Wall-clock")
+    assert rows["model.network"].summary.startswith('"timm_unet". ')
+    assert {name.partition(".")[0] for name in rows} >= {"data", "split", "predict", "refine", "fit", "model", "train"}
+    assert {"train.schedule.final", "model.preprocess.size", "split.stratify", "refine.span"} <= rows.keys()
 
 
 def test_counts_of_an_anatomy() -> None:

@@ -64,7 +64,9 @@ class ModelConfig(Config):
 
     preprocess: PreprocessConfig = PreprocessConfig()
     network: AnyNetworkConfig = TimmUNetConfig()
+    """Its name and settings (``bregma info networks``)."""
     codec: AnyCodecConfig = HeatmapCodecConfig()
+    """How landmarks become targets and outputs landmarks: its name and settings (``bregma info codecs``)."""
 
 
 class PredictConfig(Config):
@@ -97,7 +99,9 @@ class PredictConfig(Config):
     refine: bool = True
     """Look again at every element of a chain, in a close-up, where the bundle has a network for that."""
     batch_size: int = Field(default=8, ge=1)
+    """Views that the network sees at once."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """The device; ``auto`` takes a GPU where there is one."""
 
 
 class _Header(Config):

@@ -5,14 +5,20 @@ A table is imported only when it is asked for, so that listing anatomies does no
 
 from __future__ import annotations
 
+import ast
 import inspect
+import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
+from bregma.config import Config
 from bregma.errors import ConfigError
 
 
@@ -201,6 +207,55 @@ def _studies() -> Iterator[CatalogRow]:
         yield CatalogRow(name, f"{study.title or name}: {arms}{origin}", f"studies/{name}.yaml")
 
 
+def _settings() -> Iterator[CatalogRow]:
+    from bregma.bundle import ModelConfig
+    from bregma.close_up import RefineConfig
+    from bregma.data.augment import AugmentConfig
+    from bregma.recipe import Recipe
+    from bregma.regression import FitConfig
+    from bregma.training.settings import TrainConfig
+
+    # What a recipe leaves to the plan is typed there.
+    within: dict[str, type[Config]] = {"augment": AugmentConfig, "train": TrainConfig}
+    within |= {"refine": RefineConfig, "fit": FitConfig, "model": ModelConfig}
+    for name, field in Recipe.model_fields.items():
+        nested = within.get(name, field.annotation)
+        if isinstance(nested, type) and issubclass(nested, Config):
+            yield from _settings_of(nested, f"{name}.")
+        else:
+            yield _setting(Recipe, name, name)
+
+
+def _settings_of(config: type[Config], before: str) -> Iterator[CatalogRow]:
+    for name, field in config.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, Config):
+            yield from _settings_of(nested, f"{before}{name}.")
+        else:
+            yield _setting(config, name, f"{before}{name}")
+
+
+def _setting(config: type[Config], name: str, path: str) -> CatalogRow:
+    default = config.model_fields[name].get_default(call_default_factory=True)
+    default = default.name if hasattr(default, "name") else default
+    known = "none" if default is None else json.dumps(default, default=str)
+    doc = _field_docs(config).get(name, "")
+    words = re.sub(r"\s+", " ", re.sub(r"(?::\w+:)?`+([^`]+)`+", r"\1", doc)).strip()
+    return CatalogRow(path, f"{known}. {words}" if words else known, _home(config))
+
+
+@cache
+def _field_docs(config: type[Config]) -> Mapping[str, str]:
+    """Return the docstrings that stand below the fields of a settings class."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for field, after in pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            docs[field.target.id] = str(ast.literal_eval(after.value))
+    return docs
+
+
 def _images() -> Iterator[CatalogRow]:
     from bregma.io import IMAGE_SUFFIXES
 
@@ -223,6 +278,7 @@ TABLES: Mapping[str, tuple[str, Callable[[], Iterator[CatalogRow]]]] = MappingPr
         "losses": ("Losses", _losses),
         "steps": ("Preprocessing steps", _steps),
         "primitives": ("Measurement primitives", _primitives),
+        "settings": ("Settings of recipes and --set, with their defaults; the plan may choose others", _settings),
         "recipes": ("Recipes", _recipes),
         "studies": ("Studies: recipes to compare", _studies),
     }

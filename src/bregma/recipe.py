@@ -26,13 +26,18 @@ class SplitConfig(Config):
     method: Method | None = None
     """``random``, ``kfold`` or ``given``; None takes the published split where there is one, else a random one."""
     fractions: dict[str, float] | None = None
+    """For ``random``: part to its share of the subjects; None is train 0.7, val 0.15, test 0.15."""
     folds: int = Field(default=5, ge=2)
+    """For ``kfold``: into how many parts the subjects are divided."""
     fold: int = Field(default=0, ge=0)
+    """For ``kfold``: which of them is held out, from 0."""
     val_share: float = Field(default=0.0, ge=0, lt=1)
     """For ``kfold``: 0 calls the fold that is held out ``val``; above 0 it is ``test``, and this share of the other
     subjects is ``val``, so that nothing is chosen on what is measured."""
     seed: int = Field(default=0, ge=0)
+    """Of the division."""
     stratify: str | None = None
+    """A tag whose values are spread evenly over the parts."""
 
     def apply(self, dataset: Dataset) -> Split:
         """Divide a dataset."""
@@ -75,6 +80,7 @@ class Recipe(Config):
     extends: str | None = None
     """A recipe of which this one is a variant: a built-in name, or a YAML file beside this one."""
     title: str = ""
+    """What it is, in a line."""
     source: str = ""
     """Where the settings come from (paper, project)."""
     minutes: float | None = Field(default=None, gt=0)
@@ -90,6 +96,8 @@ class Recipe(Config):
     model: dict[str, Any] = Field(default_factory=dict)
     augment: dict[str, Any] = Field(default_factory=dict)
     loss: list[dict[str, Any]] | None = None
+    """Terms that are added up, each with its name, weight and settings (``bregma info losses``); None leaves it to the
+    plan."""
     train: dict[str, Any] = Field(default_factory=dict)
 
     @property

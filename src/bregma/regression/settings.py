@@ -140,6 +140,7 @@ class FitConfig(Config):
     """A regressor on features of images in place of a network's own last layers."""
 
     regressor: AnyRegressorConfig = ElasticNetConfig()
+    """Its name and settings (``bregma info regressors``); of several values of a setting one is chosen."""
     train: bool = False
     """Train the network first, as without ``fit``, and take the features that it has learned. By default its encoder
     stays as it starts: published weights, those of a file, or random ones (``model.network.pretrained``)."""
@@ -160,6 +161,7 @@ class FitConfig(Config):
     only_covariates: bool = False
     """See the covariates alone, and nothing of the image: the baseline of what the image adds."""
     seed: int = Field(default=0, ge=0)
+    """Of the inner folds, and of regressors that draw."""
 
     @model_validator(mode="after")
     def _check(self) -> FitConfig:

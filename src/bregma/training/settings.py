@@ -40,11 +40,13 @@ class OptimizerConfig(Config):
     """Gradient descent."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Which optimizer."""
     lr: float = Field(default=1.5e-3, gt=0)
     """Peak learning rate."""
     part_lr: dict[str, Rate] = Field(default_factory=dict)
     """Peak learning rate of single parts of the network, e.g. ``{backbone: 2e-5}``, instead of ``lr``."""
     weight_decay: float = Field(default=1e-2, ge=0)
+    """Pull of the weights towards 0; apart from the gradient in ``adamw``, added to it in the others."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD: share of the last step that is taken again."""
     nesterov: bool = False
@@ -170,10 +172,12 @@ class TrainConfig(Config):
     """Validations without a new best ``monitor`` before training stops, or its next phase begins; 0 never stops
     early."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of the forward and backward pass; weights and their updates stay in 32 bits."""
     deterministic: bool = False
     """Use only operations that repeat to the last bit (``torch.use_deterministic_algorithms``): slower on a GPU, and
     refused where the network has an operation of which there is none."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """The device; ``auto`` takes a GPU where there is one."""
     devices: int = Field(default=1, ge=1)
     """Devices (or processes on the CPU) to train on."""
     workers: int = Field(default=1, ge=0)
@@ -183,6 +187,7 @@ class TrainConfig(Config):
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Least time between checkpoints; they are written at the end of an epoch."""
     seed: int = Field(default=0, ge=0)
+    """Of the first weights, the order of the images and the augmentation."""
 
     @property
     def stages(self) -> tuple[PhaseConfig, ...]:
