@@ -24,7 +24,7 @@ def info(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what there is: anatomies, formats, phantoms, networks, codecs, losses, measurements, recipes."""
+    """List what there is: anatomies, formats, phantoms, networks, codecs, losses, measurements, settings, recipes."""
     from bregma import catalog
     from bregma.cli.show import show_catalog
     from bregma.console import out, show_json
