@@ -102,6 +102,7 @@ class TestFit:
         written = json.loads((result.out / "fit.json").read_text())
         assert written["metrics"]["svr"]["level_mae"]["n"] == 40
         assert result.comparison.runs[0] == "elastic_net"
+        assert "model stack" in (result.out / "stack" / "report.html").read_text()
 
     def test_a_subject_is_never_predicted_by_what_learned_from_it(self, stored: Path, tmp_path: Path) -> None:
         """The targets of one subject change, and its own predictions do not."""

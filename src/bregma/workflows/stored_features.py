@@ -304,7 +304,7 @@ def fit(
         predictions[STACK] = _stack(members, cases, dataset.schema, held_out)
     evaluations = {}
     for name, own in predictions.items():
-        answers = [own[case.id] for case in cases]
+        answers = [replace(own[case.id], model=own[case.id].model or name) for case in cases]
         title = f"{name}, {dataset.name}, nested {folds}-fold cross-validation"
         found = evaluate_predictions(dataset.schema, cases, answers, settings or EvaluationSettings(), name=title)
         save_evaluation(found, folder / name)
