@@ -61,8 +61,8 @@ class DataConfig(Config):
     """Table of suspects (``audit.csv`` of ``inspect --audit``, or one with its columns ``case``, ``landmark``,
     ``weight``); None learns from every label."""
     threshold: float = Field(default=0.5, gt=0, le=1)
-    """A label is left out where its score, 1 - ``weight`` of the table, is at least this; 0.5 is as likely a fault as
-    not."""
+    """A label is left out where its score, 1 - ``weight`` of the table, is at least this; from 0.5 on the audit
+    calls it a suspect."""
     down_weight: bool = False
     """Let the table's other labels count by their ``weight``: each is seen in that share of its views."""
 

@@ -22,7 +22,7 @@ from bregma.prediction.failure import Failure
 from bregma.schema import LandmarkSchema, schema_from_dict
 from bregma.types import ArrayImage, Case, Dataset, Prediction, Value
 from bregma.workflows import TrainResult, evaluate, predict, train
-from bregma.workflows.loading import with_subjects
+from bregma.workflows.loading import load_images, with_subjects
 
 OVERRIDES = (
     "model.preprocess.size=[32,32]",
@@ -187,6 +187,12 @@ class TestPredict:
         found, notes = with_subjects(cases, self.table(tmp_path / "x", [f"{name},Q"], "image,subject"))
         assert [one.id for one in found if one.subject == "Q"] == [case]
         assert len(notes) == 1
+
+    def test_a_whole_path_is_a_name_too(self, folder: Path) -> None:
+        cases, _ = load_images([folder])
+        one = folder / "p24" / "0.png"
+        found, _ = with_subjects(cases, self.table(folder, [f"{one.as_posix()},Q"], "image,subject"))
+        assert [case.id for case in found if case.subject == "Q"] == ["p24/0.png"]
 
     def test_a_name_that_two_images_have_is_neither(self, tmp_path: Path) -> None:
         pixels = ArrayImage(np.zeros((4, 4), np.uint8))

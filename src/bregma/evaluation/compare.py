@@ -28,6 +28,7 @@ Figures = Mapping[str, Figure]
 _NAMED = 8
 """How many figures a note names before it counts them."""
 _FIRST = 3
+"""How many of them it still names then."""
 
 
 def compare_runs(

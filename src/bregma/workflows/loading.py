@@ -140,7 +140,7 @@ def _called(paths: Mapping[str, Path]) -> dict[str, set[str]]:
     for case, path in paths.items():
         for whole in (path, path.parent):
             for start in range(len(whole.parts)):
-                meant["/".join(whole.parts[start:])].add(case)
+                meant[PurePosixPath(*whole.parts[start:]).as_posix()].add(case)
     return meant
 
 
