@@ -8,6 +8,8 @@ import torch
 from blob_images import blob_case, blob_schema
 from bregma import geometry
 from bregma.codecs import Decoded
+from bregma.codecs.base import EXTENT
+from bregma.data.augment import Geometric
 from bregma.data.loader import SampleSource
 from bregma.data.preprocess import PreprocessConfig, input_matrix
 from bregma.inference import in_order, predict_source, radial_errors, to_original
@@ -69,3 +71,29 @@ def test_radial_errors_are_distances_of_labelled_points():
     bare = replace(case, landmarks=None)
     np.testing.assert_allclose(radial_errors([case, bare], [moved, moved]), [5.0, 5.0])
     assert radial_errors([bare], [moved]).shape == (0,)
+
+
+def test_a_codec_is_told_where_the_images_lie_in_the_input():
+    seen = []
+
+    class Listening(Corner):
+        def decode(self, outputs, shape):
+            seen.append(outputs[EXTENT].numpy())
+            return super().decode(outputs, shape)
+
+    cases = [blob_case(POINTS, shape, name=f"c{shape}") for shape in ((50, 60), (50, 200), (200, 50))]
+    source = SampleSource(cases, blob_schema(), PreprocessConfig(size=(50, 60)))
+    list(predict_source(Eye(), Listening(), source, device=torch.device("cpu"), batch_size=3))
+    # Fitted whole and centred: 200 columns to 60, 200 rows to 50.
+    wide = (50 - 50 * 60 / 200) / 2
+    tall = (60 - 50 * 50 / 200) / 2
+    wanted = [(0, 0, 60, 50), (0, wide, 60, 50 - wide), (tall, 0, 60 - tall, 50)]
+    np.testing.assert_allclose(seen[0] + 0.5, wanted, atol=1e-6)
+    turned = Geometric(geometry.rotate(5, about=(29.5, 24.5)), False, None)
+    mirrored = Geometric(geometry.flip_horizontal(60), True, None)
+    for view in (turned, mirrored):
+        list(predict_source(Eye(), Listening(), source.seen_through(view), device=torch.device("cpu"), batch_size=3))
+    cos = np.cos(np.radians(5))
+    height = seen[1][:, 3] - seen[1][:, 1]
+    np.testing.assert_allclose(height, cos * (seen[0][:, 3] - seen[0][:, 1]))
+    np.testing.assert_allclose(seen[2], seen[0], atol=1e-6)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bregma import geometry
 from bregma.codecs import Codec, Decoded
-from bregma.codecs.base import Candidates, DecodedValues
+from bregma.codecs.base import EXTENT, Candidates, DecodedValues
 from bregma.data.loader import Batch, SampleSource, batches, input_factor
 from bregma.exchange import Sets, matching_order
 from bregma.geometry import Array, Frame
@@ -33,11 +33,45 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 @torch.no_grad()
 def forward(
-    network: nn.Module, codec: Codec, images: Tensor, *, device: torch.device, dtype: torch.dtype | None
+    network: nn.Module,
+    codec: Codec,
+    images: Tensor,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    extent: Tensor | None = None,
 ) -> Decoded:
-    """Run the network on ``(B, 1, H, W)`` and decode; ``dtype`` switches mixed precision on."""
+    """Run the network on ``(B, 1, H, W)`` and decode.
+
+    Args:
+        network: it.
+        codec: what reads its outputs.
+        images: ``(B, 1, H, W)``.
+        device: where the network is.
+        dtype: switches mixed precision on.
+        extent: ``(B, 4)`` where the images lie in the input, from :func:`extent_of`; None if they fill it.
+    """
     shape = (int(images.shape[2]), int(images.shape[3]))
-    return codec.decode(run_network(network, images, device=device, dtype=dtype), shape)
+    outputs = run_network(network, images, device=device, dtype=dtype)
+    return codec.decode(outputs if extent is None else {**outputs, EXTENT: extent}, shape)
+
+
+def extent_of(source: SampleSource, batch: Batch) -> Tensor:
+    """Return the left, upper, right and lower edge ``(B, 4)`` of the images of a batch in input pixels."""
+    edges = [
+        _edges(source.cases[index].frame.shape, matrix)
+        for index, matrix in zip(batch.indices, batch.matrices, strict=True)
+    ]
+    return torch.from_numpy(np.stack(edges))
+
+
+def _edges(shape: tuple[int, int], matrix: Array) -> Array:
+    height, width = shape
+    x, y = (width - 1) / 2, (height - 1) / 2
+    # The middles of the four sides, so that a view that is turned a little keeps its own height.
+    middles = geometry.apply(matrix, np.array([(-0.5, y), (x, -0.5), (width - 0.5, y), (x, height - 0.5)]))
+    across, down = np.sort(middles[[0, 2], 0]), np.sort(middles[[1, 3], 1])
+    return np.array([across[0], down[0], across[1], down[1]])
 
 
 @torch.no_grad()
@@ -89,7 +123,8 @@ def predict_source(
     """Yield one prediction a case, in order."""
     order = in_order(len(source), batch_size)
     for batch in batches(source, order, workers=workers):
-        decoded = forward(network, codec, batch.images, device=device, dtype=dtype)
+        extent = extent_of(source, batch)
+        decoded = forward(network, codec, batch.images, device=device, dtype=dtype, extent=extent)
         yield from predictions_of(source, batch, decoded, model, choose)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bregma.codecs.base import Labels
+from bregma.codecs.base import EXTENT, Labels
 from bregma.codecs.chain import ChainCodec, ChainCodecConfig
 from bregma.codecs.chain_naming import Node, arrange
 from bregma.codecs.chain_naming import name as name_levels
@@ -272,6 +272,38 @@ def test_a_chain_without_an_anchor_is_named_only_when_it_is_whole():
     assert (got.presence == 0).all()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_part_lies_between_its_peak_and_where_the_way_leads(share):
+    truth = spine(5)
+    codec = codec_of(truth.schema, 2, way_share=share)
+    outputs = ideal(codec, truth.labels())
+    first = codec.layout.maps
+    # Every way to the first part leads 2 px further to the right, and 1 px further down.
+    outputs["maps"][:, first] += 2 / (0.1 * max(SHAPE))
+    outputs["maps"][:, first + 1] += 1 / (0.1 * max(SHAPE))
+    got, plain = codec.decode(outputs, SHAPE), decoded(codec, truth)
+    level = LEVELS[-1]
+    moved = [truth.schema.index(f"{level}_{part}") for part in PARTS]
+    away = (got.mean_in - plain.mean_in)[0, moved].numpy()
+    np.testing.assert_allclose(away, [(2 * share, share), (0, 0), (0, 0), (0, 0)], atol=0.01)
+    doubt = (got.cov_in - plain.cov_in)[0, moved].numpy()
+    np.testing.assert_allclose(doubt[0], share * (1 - share) * np.array([(4, 2), (2, 1)]), atol=0.02)
+    np.testing.assert_allclose(doubt[1:], 0, atol=0.01)
+
+
+def test_ways_are_averaged_about_a_centre():
+    truth = spine(5)
+    codec = codec_of(truth.schema, 1, way_share=1.0)
+    outputs = ideal(codec, truth.labels())
+    first = codec.layout.maps
+    noise = torch.randn(outputs["maps"][:, first:].shape, generator=torch.Generator().manual_seed(0))
+    outputs["maps"][:, first:] += 3 * noise / (0.1 * max(SHAPE))
+    away = (codec.decode(outputs, SHAPE).mean_in - decoded(codec, truth).mean_in)[0].numpy()
+    placed = truth.placed.astype(bool) & [not name.startswith("S_") for name in truth.schema.names]
+    # Of nine cells that weigh about the same.
+    assert 0.8 < away[placed].std() < 1.4
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("count", [4, 5])
 def test_every_element_leads_to_the_middle_one(count, stride):
@@ -319,6 +351,39 @@ def test_one_more_at_either_end_is_told_by_the_middle():
             np.linalg.norm(got.mean_in[0].numpy() - at[first : first + 5].reshape(-1, 2), axis=1).max() < TOLERANCE_PX
         )
         assert [one.level for one in codec_of(schema).decode({"maps": maps[:, :-2]}, SHAPE).instances[0]] == [None] * 5
+
+
+def test_one_more_at_either_end_is_told_by_the_place():
+    schema = schema_of(LEVELS[:5], anchor=None)
+    truth, at = Truth(schema_of(LEVELS[:6], anchor=None)), column(6)
+    for level, corners in zip(LEVELS, at, strict=False):
+        truth.put(level, corners)
+    y = (at.mean(axis=1)[:, 1] + 0.5) / SHAPE[0]
+    for first in (0, 1):
+        for stride in (1, 2):
+            maps = ideal(codec_of(truth.schema, stride), truth.labels())["maps"]
+            places = {"axis": "y", "mean": tuple(y[first : first + 5]), "sd": (0.02,) * 5}
+            got = codec_of(schema, stride, places=places).decode({"maps": maps}, SHAPE)
+            assert [one.level for one in got.instances[0]] == list(LEVELS[:5])
+            assert np.linalg.norm(got.mean_in[0].numpy() - at[first : first + 5].reshape(-1, 2), axis=1).max() < 0.1
+            without = codec_of(schema, stride, places=places, by_place=False).decode({"maps": maps}, SHAPE)
+            # They are shares of the image, which need not fill the input.
+            upper, lower = 0.1 * SHAPE[0], 0.95 * SHAPE[0]
+            extent = torch.tensor([[-0.5, upper - 0.5, SHAPE[1] - 0.5, lower - 0.5]])
+            at_y = tuple((y[first : first + 5] * SHAPE[0] - upper) / (lower - upper))
+            cut = {"axis": "y", "mean": at_y, "sd": (0.02 / 0.85,) * 5}
+            same = codec_of(schema, stride, places=cut).decode({"maps": maps, EXTENT: extent}, SHAPE)
+            assert [one.level for one in same.instances[0]] == list(LEVELS[:5])
+            for one, other in zip(same.instances[0], got.instances[0], strict=True):
+                assert one.level_probability == pytest.approx(other.level_probability, rel=1e-4)
+            # Six are alike, whichever of them the cells of the maps may favour.
+            assert without.instances == codec_of(schema, stride).decode({"maps": maps}, SHAPE).instances
+
+
+def test_places_of_another_chain_are_refused():
+    with pytest.raises(ConfigError, match="has other levels than its places") as caught:
+        codec_of(schema_of(), places={"axis": "y", "mean": (0.1, 0.2), "sd": (0.1, 0.1)})
+    assert "model.codec.places" in str(caught.value)
 
 
 def test_the_middle_of_a_chain_of_any_length_is_none():

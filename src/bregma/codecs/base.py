@@ -17,6 +17,9 @@ from bregma.errors import ConfigError
 from bregma.instances import Instance
 from bregma.types import OutputSpec
 
+EXTENT = "extent"
+"""``(B, 4)`` the left, upper, right and lower edge of each image in input pixels: the rest of the input is padding."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -182,7 +185,10 @@ class Codec(Protocol):
         ...
 
     def decode(self, outputs: dict[str, Tensor], shape: tuple[int, int]) -> Decoded:
-        """Read landmarks, their covariance and presence from the outputs."""
+        """Read landmarks, their covariance and presence from the outputs.
+
+        Beside these may stand, called :data:`EXTENT`, where the images lie in the input.
+        """
         ...
 
 

@@ -7,6 +7,7 @@ image has no peak. Levels are named from the anchor where it is visible.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from bregma.codecs.base import Decoded, Labels, Target, no_covariance
+from bregma.codecs.base import EXTENT, Decoded, Labels, Target, no_covariance
 from bregma.codecs.cells import to_cells, to_pixels
 from bregma.codecs.chain_decode import Found, Reading, find, read_peaks
 from bregma.codecs.chain_landmarks import Landmarks
@@ -25,6 +26,7 @@ from bregma.codecs.chain_layout import Layout, layout_of
 from bregma.codecs.chain_naming import Named, Node, arrange, name
 from bregma.codecs.chain_target import UNIT, anchor_of, draw, elements_of, fields, judged
 from bregma.codecs.chain_whole import name_whole
+from bregma.codecs.places import Places
 from bregma.config import Config
 from bregma.errors import ConfigError
 from bregma.geometry import Array
@@ -36,6 +38,8 @@ _FAINT = 0.2
 """Share of the threshold from which a peak is looked at where the number of elements is known."""
 _LEAST_SHARE = 0.01
 """Probability of a level below which an element does not mention it."""
+_NEIGHBOURS = 1.5 * math.sqrt(2)
+"""Distance in cells within which the eight cells about that of a centre lie, wherever in its cell the centre is."""
 _LEAST_CELLS = 0.75
 """Standard deviation in cells below which a Gaussian between four cells would hardly show on any of them."""
 
@@ -57,9 +61,18 @@ class ChainCodecConfig(Config):
     the border; from 0.05 down some are invented (docs/benchmarks.md)."""
     radius_sigma: float = Field(default=3.0, gt=0)
     """Half-width of the window in which a point is averaged, in standard deviations of the target."""
+    way_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the way from an element's centre in a part's place; the rest is the peak's on the part's map. A way sees
+    the element as a whole: a share of it makes angles steadier where edges are blurred or loosely labelled, and worse
+    where they are sharp (docs/benchmarks.md)."""
     middle: bool = False
     """Whether every element also leads to the middle one. Where a chain is named by its number alone and what lies
     beyond its ends looks alike, all elements together then tell which of them belong to it."""
+    by_place: bool = True
+    """Whether, where a chain is named by its number alone, names also follow from where its levels lie on the training
+    images. Turn it off where images are to be cut in another way than these are."""
+    places: Places | None = None
+    """Where the levels lie on an image; learned from the training images, where ``by_place`` asks for it."""
 
 
 class ChainCodec:
@@ -79,6 +92,14 @@ class ChainCodec:
         self.stride = map_stride
         self.layout: Layout = layout_of(schema, config.chain, middle=config.middle)
         self.sigma_cells = max(config.sigma_px / map_stride, _LEAST_CELLS)
+        levels = len(self.layout.chain.levels)
+        if config.places is not None and len(config.places.mean) != levels:
+            raise ConfigError(
+                f"the chain '{self.layout.chain.name}' has other levels than its places",
+                where="model.codec.places",
+                expected=f"{levels} means",
+                got=str(len(config.places.mean)),
+            )
 
     @property
     def outputs(self) -> OutputSpec:
@@ -106,7 +127,7 @@ class ChainCodec:
         known = (labels.known[:, singles] > 0)[..., None, None].expand(-1, -1, *size)
         shared = whole[:, None].expand(-1, len(layout.parts) + 1, -1, -1)
         beyond = self._beyond(elements.centre, elements.drawn, anchor)
-        ways, mask = fields(elements, beyond, size, max(1.0, 2 * self.sigma_cells))
+        ways, mask = fields(elements, beyond, size, max(_NEIGHBOURS, 2 * self.sigma_cells))
         return Target(
             labels,
             maps=torch.cat([maps for maps, _ in drawn], 1),
@@ -142,7 +163,9 @@ class ChainCodec:
         """Find the elements of every image; landmarks of levels that are not named among them have presence 0."""
         heights = self._heights(outputs["maps"][:, : self.layout.maps].float())
         ways = outputs["maps"][:, self.layout.maps :].float() * (UNIT * max(shape) / self.stride)
-        images = [self._decode_one(*each, shape) for each in zip(heights, ways, strict=True)]
+        whole = torch.tensor([-0.5, -0.5, shape[1] - 0.5, shape[0] - 0.5]).expand(len(heights), 4)
+        extent = outputs.get(EXTENT, whole).cpu().double().numpy()
+        images = [self._decode_one(*each, shape) for each in zip(heights, ways, extent, strict=True)]
         mean, cov, presence = (
             torch.from_numpy(np.stack([arrays[i] for arrays, _ in images])).float().to(heights.device) for i in range(3)
         )
@@ -176,7 +199,7 @@ class ChainCodec:
         return (maps + SIGMOID_OFFSET).sigmoid() if self.config.activation == "sigmoid" else maps.clamp(0, 1)
 
     def _decode_one(
-        self, heights: Tensor, ways: Tensor, shape: tuple[int, int]
+        self, heights: Tensor, ways: Tensor, extent: Array, shape: tuple[int, int]
     ) -> tuple[tuple[Array, Array, Array], tuple[Instance, ...]]:
         layout, count = self.layout, len(self.layout.parts)
         # Candidates beyond twice the levels could only come from maps that show nothing yet.
@@ -185,13 +208,14 @@ class ChainCodec:
             max(1.0, self.config.radius_sigma * self.sigma_cells),
             self.config.threshold,
             2 * len(layout.chain.levels) + 8,
+            self.config.way_share,
         )
         paired = ways.unflatten(0, (layout.ways, 2))
         seen = replace(reading, threshold=_FAINT * reading.threshold) if self.layout.chain.is_whole else reading
         found = find(heights[:count], heights[count], paired, seen)
         singles = _Singles(heights[count + 1 :], reading)
         instances = []
-        for named in self._named(found, singles, reading):
+        for named in self._named(found, singles, reading, extent):
             instance = self._anchor(singles) if named.index < 0 else self._element(found[named.index], reading)
             instances.append(self._with_level(instance, named))
         filled = Landmarks(self.landmarks, shape)
@@ -199,16 +223,25 @@ class ChainCodec:
         self._put_others(filled, singles)
         return (filled.mean, filled.cov, filled.presence), tuple(instances)
 
-    def _named(self, found: Sequence[Found], singles: _Singles, reading: Reading) -> list[Named]:
+    def _named(self, found: Sequence[Found], singles: _Singles, reading: Reading, extent: Array) -> list[Named]:
         levels = len(self.layout.chain.levels)
         if self.layout.chain.is_whole:
             sure = [reading.probability(one.score) for one in found]
             nodes = [Node(i, one.centre, one.link, sure[i], one.middle) for i, one in enumerate(found)]
-            return name_whole(nodes, levels=levels)
+            return name_whole(nodes, levels=levels, misfit_NR=self._misplaced(found, extent))
         nodes = [Node(i, one.centre, one.link, one.score) for i, one in enumerate(found)]
         last = self.layout.anchor == levels - 1
         ordered = arrange([*nodes, *self._anchor_node(singles)], anchor_last=last)
         return name(ordered, levels=levels, anchor=self.layout.anchor)
+
+    def _misplaced(self, found: Sequence[Found], extent: Array) -> Array | None:
+        """Return what each rank costs an element for lying elsewhere on the image than on the training images."""
+        places = self.config.places
+        if places is None or not self.config.by_place or not found:
+            return None
+        axis = "xy".index(places.axis)
+        at = to_pixels(np.array([one.centre[axis] for one in found]), self.stride)
+        return places.misfit((at - extent[axis]) / max(float(extent[axis + 2] - extent[axis]), 1e-6))
 
     def _with_level(self, instance: Instance, named: Named) -> Instance:
         if named.there is not None:

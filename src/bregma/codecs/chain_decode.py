@@ -33,12 +33,14 @@ class Reading:
         radius: half-width of the window about a maximum in which a point is averaged, in cells.
         threshold: height from which a maximum counts.
         most: how many candidates are looked at.
+        way_share: share of the way that leads to a part in the part's place; the rest is the peak's.
     """
 
     sigma: float
     radius: float
     threshold: float
     most: int
+    way_share: float = 0.0
 
     def probability(self, height: float) -> float:
         """Turn a height into a probability that is one half at the threshold: its odds over the threshold's."""
@@ -95,7 +97,7 @@ def find(parts: Tensor, centre: Tensor, ways: Tensor, reading: Reading) -> list[
         return []
     x, y = cells.unbind(-1)
     count = len(parts)
-    expected = (cells[:, None] + ways[:, :, y, x].permute(2, 0, 1)).cpu().numpy().astype(np.float64)
+    expected = _led_to(cells, centre, ways).cpu().numpy().astype(np.float64)
     height = centre[y, x].cpu().numpy().astype(np.float64)
     seeds = _apart(expected[:, :count])
     if not len(seeds):
@@ -161,6 +163,18 @@ def _candidates(centre: Tensor, reading: Reading) -> Tensor:
     return torch.stack([x[order], y[order]], -1)
 
 
+def _led_to(cells: Tensor, centre: Tensor, ways: Tensor) -> Tensor:
+    """Return where the ways lead ``(I, K, 2)``: the mean of each cell and the eight about it, weighed as centres."""
+    reach = torch.arange(-1, 2, device=cells.device)
+    steps = torch.cartesian_prod(reach, reach)
+    columns, rows = (cells[:, None] + steps).unbind(-1)
+    columns, rows = columns.clamp(0, centre.shape[1] - 1), rows.clamp(0, centre.shape[0] - 1)
+    weight = centre[rows, columns]
+    ends = torch.stack([columns, rows], -1) + ways[:, :, rows, columns].permute(0, 2, 3, 1)
+    share = weight / weight.sum(1, keepdim=True)
+    return (ends * share[..., None]).sum(2).movedim(0, 1)
+
+
 def _size(parts: Array) -> float:
     return max(1.0, float(np.linalg.norm(parts - parts.mean(axis=0), axis=1).mean()))
 
@@ -195,7 +209,10 @@ def _parts(maps: Tensor, expected: Array, reading: Reading) -> tuple[Array, Arra
     rows, columns = np.array(hits, dtype=np.intp).reshape(-1, 2).T
     at = np.array(peaks, dtype=np.intp).reshape(-1, 2)
     points[rows, columns], cov[rows, columns] = read_peaks(maps, columns, at, reading)
-    return points, cov, heights
+    # Both see the same part, and err by themselves; what they differ by is doubt.
+    away = expected - points
+    cov += reading.way_share * (1 - reading.way_share) * away[..., :, None] * away[..., None, :]
+    return points + reading.way_share * away, cov, heights
 
 
 def _near(heights: NDArray[np.float32], top: NDArray[np.bool_], at: Array, radius: float) -> tuple[int, int] | None:

@@ -6,8 +6,8 @@ that is hardly seen is then more probable than none, and one too many is the one
 A *way* takes some of the nodes in their order along the chain and gives each a rising rank. Its weight is the product
 of the odds of the nodes taken, of how well every step fits the links of its two ends, and of :data:`MISSED` for every
 level passed over, before the first node, between two or after the last. Where nodes say where they see the middle of
-the chain, how well a rank fits what they say together comes in too. Shape suffixes: N nodes, R ranks, K levels that a
-step leads on.
+the chain, how well a rank fits what they say together comes in too, and where it is known how the levels usually lie,
+how well a node's place fits its rank. Shape suffixes: N nodes, R ranks, K levels that a step leads on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LEAST_NAMING = 0.51
 """A name that is less probable is not given; two that are equally likely are none."""
 
 
-def name_whole(nodes: Sequence[Node], *, levels: int) -> list[Named]:
+def name_whole(nodes: Sequence[Node], *, levels: int, misfit_NR: Array | None = None) -> list[Named]:
     """Return the nodes of the most probable way, from the first level on.
 
     The probability of a name is the share of the weight of all ways on which its node has that rank; one that is
@@ -46,14 +46,18 @@ def name_whole(nodes: Sequence[Node], *, levels: int) -> list[Named]:
     Args:
         nodes: in any order; their scores are probabilities.
         levels: number of levels of the chain.
+        misfit_NR: what each rank costs each node for its place on the image, as the logarithm of a probability ratio.
     """
     if len(nodes) < 2:
         return [Named(node.index, None, 0.0) for node in nodes]
     sure = [node for node in nodes if node.score >= 0.5]
     direction = direction_of(sure if len(sure) > 2 else nodes)
-    ordered = sorted(nodes, key=lambda node: float(node.centre @ direction))
+    order = sorted(range(len(nodes)), key=lambda i: float(nodes[i].centre @ direction))
+    ordered = [nodes[i] for i in order]
     p_N = np.clip([node.score for node in ordered], 1e-3, 1 - 1e-3)
     odds_NR = (p_N / (1 - p_N))[:, None] * _from_middle(ordered, p_N, direction, levels)
+    if misfit_NR is not None:
+        odds_NR = odds_NR * _likelihood(misfit_NR[order])
     fit_KNN = _fits(ordered)
     share_NR = _shares(odds_NR, fit_KNN, levels)
     named = []
@@ -107,6 +111,11 @@ def _from_middle(ordered: Sequence[Node], p_N: Array, direction: Array, levels: 
     known_R = 1 / (1 + _PER_LINK * np.abs(away_R)) ** 2
     off_NR = ((np.array([node.centre for node in ordered]) @ axis - middle) / usual_N)[:, None] - away_R
     misfit_NR = np.minimum(0.5 * known_R / known_R.sum() * off_NR**2 / _MIDDLE**2, _MOST_MISFIT)
+    return _likelihood(misfit_NR)
+
+
+def _likelihood(misfit_NR: Array) -> Array:
+    """Return how well each rank of a node fits, 1 for the best: that a node fits none speaks against none of them."""
     return np.asarray(np.exp(misfit_NR.min(axis=1, keepdims=True) - misfit_NR))
 
 

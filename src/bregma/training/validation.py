@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from bregma.codecs.base import EXTENT
 from bregma.data.loader import SampleSource, batches
 from bregma.errors import ConfigError
 from bregma.exchange import sets_of
 from bregma.geometry import Array
-from bregma.inference import in_order, predictions_of, radial_errors, run_network
+from bregma.inference import extent_of, in_order, predictions_of, radial_errors, run_network
 from bregma.metrics import detection_rate
 from bregma.training.chain_errors import with_nameless
 from bregma.training.monitoring import LOSS, MEDIAN, MRE, VALUES, sdr_name
@@ -68,7 +69,8 @@ def validate(
             weights.append(float(batch.values_known.sum()))
             away.append(objective.value_errors(outputs, batch))
             continue
-        predictions += predictions_of(source, batch, objective.codec.decode(outputs, objective.shape))
+        seen = {**outputs, EXTENT: extent_of(source, batch)}
+        predictions += predictions_of(source, batch, objective.codec.decode(seen, objective.shape))
         weights.append(float(batch.placed.sum()))
     loss = float(np.dot(losses, weights)) / max(1.0, sum(weights))
     if objective.of_values:

@@ -30,6 +30,7 @@ from bregma.training.budget import fit_to_budget
 from bregma.training.checks import check_length, check_plan
 from bregma.training.first_weights import with_first_weights
 from bregma.training.loop import Trained, Trainer
+from bregma.training.places import with_places
 from bregma.training.plan import Planned, make_plan, with_reference, with_standards
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
@@ -236,6 +237,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     flip = planned.plan.augment.flip
     check_refine(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"], flip=flip)
     planned = with_standards(planned, dataset.schema, parts["train"])
+    planned = with_places(planned, dataset.schema, parts["train"])
     planned = with_first_weights(with_reference(planned, parts["train"]))
     check_plan(planned.plan, dataset.schema, _shown(planned, parts["train"]))
     return _Run(loaded.recipe, planned, split, parts, trusted)
