@@ -122,7 +122,7 @@ def main_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
 
 
 def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
-    """Return names for the top of the page: MRE, median, p95, the first SDR, outliers, and grades where given.
+    """Return names for the top of the page: MRE, median, p95, first SDR, outliers, and SMAPE and grades where given.
 
     Where errors at a published protocol's size were asked for, those come here.
     """
@@ -132,7 +132,9 @@ def headline_metrics(metrics: Mapping[str, Estimate]) -> list[str]:
         return values
     wanted = ("mre_(?!sd|as_labelled)", "median_", "p95_", "sdr_", "outliers_per_image")
     found = [next((name for name in names if re.match(pattern, name)), None) for pattern in wanted]
-    grades = [name for name in metrics if re.search(r"(?<!worst)_grade_accuracy$", name)]
+    grades = [
+        name for kind in ("_smape", "(?<!worst)_grade_accuracy") for name in metrics if re.search(f"{kind}$", name)
+    ]
     return [*([name for name in found if name] or names[:5]), *grades]
 
 
