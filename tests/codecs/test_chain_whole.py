@@ -9,12 +9,11 @@ from bregma.codecs.chain_naming import Node
 from bregma.codecs.chain_whole import LEAST_NAMING, MISSED, name_whole
 
 
-def column(heights, scores, aside=(), middle=None):
-    """Nodes of a chain straight down with links of 50, in any order; all, or each, see the middle at a height."""
+def column(heights, scores, aside=()):
+    """Nodes of a chain straight down with links of 50, in any order."""
     x = dict(aside)
-    seen = [None] * len(heights) if middle is None else [np.array([90.0, y]) for y in np.full(len(heights), middle)]
     nodes = [
-        Node(i, np.array([100.0 + x.get(i, 0.0), y]), np.array([0.0, 50.0]), score, seen[i])
+        Node(i, np.array([100.0 + x.get(i, 0.0), y]), np.array([0.0, 50.0]), score)
         for i, (y, score) in enumerate(zip(heights, scores, strict=True))
     ]
     np.random.default_rng(0).shuffle(nodes)
@@ -102,30 +101,3 @@ def test_a_curved_chain_is_followed():
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_alone_has_no_name(count):
     assert ranks(name_whole(column([50][:count], [0.9][:count]), levels=4)) == [(0, None)][:count]
-
-
-def test_where_the_ends_are_alike_the_middle_tells():
-    heights, scores = np.arange(50, 350, 50), [0.5, 0.8, 0.9, 0.9, 0.8, 0.5]
-    lower, upper = (name_whole(column(heights, scores, middle=y), levels=5) for y in (200, 150))
-    assert ranks(lower) == [(i + 1, i) for i in range(5)]
-    assert ranks(upper) == [(i, i) for i in range(5)]
-    between = name_whole(column(heights, scores, middle=175), levels=5)
-    assert [one.rank for one in between] == [None] * 5
-
-
-def test_one_that_sees_the_middle_elsewhere_does_not_move_it():
-    heights, scores = np.arange(50, 350, 50), [0.5, 0.8, 0.9, 0.9, 0.8, 0.5]
-    seen = np.array([200, 20, 205, 195, 190, 210.0])
-    assert ranks(name_whole(column(heights, scores, middle=seen), levels=5)) == [(i + 1, i) for i in range(5)]
-
-
-def test_the_middle_is_weighed_against_the_odds_of_the_ends():
-    heights = np.arange(50, 350, 50)
-    sure = name_whole(column(heights, [0.99, 0.9, 0.9, 0.9, 0.9, 0.02], middle=200), levels=5)
-    assert ranks(sure) == [(i, i) for i in range(5)]
-
-
-@pytest.mark.parametrize("middle", [1e6, -1e6, np.array([0.0, 1e9, 50.0])])
-def test_a_middle_far_off_says_nothing(middle):
-    nodes = column([50, 100, 150], [0.9, 0.9, 0.9], middle=middle)
-    assert ranks(name_whole(nodes, levels=3)) == [(0, 0), (1, 1), (2, 2)]

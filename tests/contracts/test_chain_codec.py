@@ -304,55 +304,6 @@ def test_ways_are_averaged_about_a_centre():
     assert 0.8 < away[placed].std() < 1.4
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("count", [4, 5])
-def test_every_element_leads_to_the_middle_one(count, stride):
-    schema = schema_of(LEVELS[:count], anchor=None)
-    truth, at = Truth(schema), column(count)
-    for level, corners in zip(LEVELS, at, strict=False):
-        truth.put(level, corners)
-    codec = codec_of(schema, stride, middle=True)
-    away, got = errors_px(codec, truth)
-    assert away.max() <= TOLERANCE_PX
-    assert [one.level for one in got.instances[0]] == list(LEVELS[:count])
-    target = codec.encode(truth.labels())
-    middle = at[count // 2].mean(axis=0)
-    for corners in at:
-        x, y = (int(v) for v in (corners.mean(axis=0) + 0.5) / stride - 0.5)
-        way = target.fields[0, -2:, y, x].numpy() * 0.1 * max(SHAPE) / stride
-        assert np.allclose((np.array([x, y]) + way + 0.5) * stride - 0.5, middle, atol=0.01)
-        assert target.field_cells[0, -2:, y, x].all()
-
-
-def test_a_middle_that_is_off_the_image_is_not_taught():
-    schema = schema_of(LEVELS[:3], anchor=None)
-    truth, at = Truth(schema), column(3)
-    truth.put(LEVELS[0], at[0]).put(LEVELS[2], at[2])
-    target = codec_of(schema, middle=True).encode(truth.labels())
-    assert target.field_cells[0, :2].any()
-    assert not target.field_cells[0, -2:].any()
-
-
-def test_one_more_at_either_end_is_told_by_the_middle():
-    schema = schema_of(LEVELS[:5], anchor=None)
-    truth, at = Truth(schema_of(LEVELS[:6], anchor=None)), column(6)
-    for level, corners in zip(LEVELS, at, strict=False):
-        truth.put(level, corners)
-    six = codec_of(truth.schema, middle=True)
-    for first in (0, 1):
-        maps = ideal(six, truth.labels())["maps"]
-        scale = 0.1 * max(SHAPE)
-        rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
-        x, y = at[first + 2].mean(axis=0)
-        maps[0, -2], maps[0, -1] = (torch.as_tensor(d / scale) for d in (x - columns, y - rows))
-        got = codec_of(schema, middle=True).decode({"maps": maps}, SHAPE)
-        assert [one.level for one in got.instances[0]] == list(LEVELS[:5])
-        assert (
-            np.linalg.norm(got.mean_in[0].numpy() - at[first : first + 5].reshape(-1, 2), axis=1).max() < TOLERANCE_PX
-        )
-        assert [one.level for one in codec_of(schema).decode({"maps": maps[:, :-2]}, SHAPE).instances[0]] == [None] * 5
-
-
 def test_one_more_at_either_end_is_told_by_the_place():
     schema = schema_of(LEVELS[:5], anchor=None)
     truth, at = Truth(schema_of(LEVELS[:6], anchor=None)), column(6)
@@ -384,12 +335,6 @@ def test_places_of_another_chain_are_refused():
     with pytest.raises(ConfigError, match="has other levels than its places") as caught:
         codec_of(schema_of(), places={"axis": "y", "mean": (0.1, 0.2), "sd": (0.1, 0.1)})
     assert "model.codec.places" in str(caught.value)
-
-
-def test_the_middle_of_a_chain_of_any_length_is_none():
-    with pytest.raises(ConfigError, match="is not on every image") as caught:
-        codec_of(schema_of(), middle=True)
-    assert "model.codec.middle" in str(caught.value)
 
 
 def test_a_chain_that_has_no_names_fills_its_places_in_order():

@@ -65,9 +65,6 @@ class ChainCodecConfig(Config):
     """Share of the way from an element's centre in a part's place; the rest is the peak's on the part's map. A way sees
     the element as a whole: a share of it makes angles steadier where edges are blurred or loosely labelled, and worse
     where they are sharp (docs/benchmarks.md)."""
-    middle: bool = False
-    """Whether every element also leads to the middle one. Where a chain is named by its number alone and what lies
-    beyond its ends looks alike, all elements together then tell which of them belong to it."""
     by_place: bool = True
     """Whether, where a chain is named by its number alone, names also follow from where its levels lie on the training
     images. Turn it off where images are to be cut in another way than these are."""
@@ -90,7 +87,7 @@ class ChainCodec:
         self.config = config
         self.landmarks = landmarks
         self.stride = map_stride
-        self.layout: Layout = layout_of(schema, config.chain, middle=config.middle)
+        self.layout: Layout = layout_of(schema, config.chain)
         self.sigma_cells = max(config.sigma_px / map_stride, _LEAST_CELLS)
         levels = len(self.layout.chain.levels)
         if config.places is not None and len(config.places.mean) != levels:
@@ -126,8 +123,8 @@ class ChainCodec:
         whole = judged(elements, anchor, layout, size)
         known = (labels.known[:, singles] > 0)[..., None, None].expand(-1, -1, *size)
         shared = whole[:, None].expand(-1, len(layout.parts) + 1, -1, -1)
-        beyond = self._beyond(elements.centre, elements.drawn, anchor)
-        ways, mask = fields(elements, beyond, size, max(_NEIGHBOURS, 2 * self.sigma_cells))
+        following = self._following(elements.centre, elements.drawn, anchor)
+        ways, mask = fields(elements, following, size, max(_NEIGHBOURS, 2 * self.sigma_cells))
         return Target(
             labels,
             maps=torch.cat([maps for maps, _ in drawn], 1),
@@ -170,17 +167,6 @@ class ChainCodec:
             torch.from_numpy(np.stack([arrays[i] for arrays, _ in images])).float().to(heights.device) for i in range(3)
         )
         return Decoded(mean, cov, presence, instances=tuple(found for _, found in images))
-
-    def _beyond(
-        self, centre: Tensor, drawn: Tensor, anchor: tuple[Tensor, Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return centres ``(B, L, K, 2)`` of the levels that each leads to, and whether they are on the image."""
-        to, known = self._following(centre, drawn, anchor)
-        if self.layout.middle is None:
-            return to[:, :, None], known[:, :, None]
-        row = self.layout.ranks.index(self.layout.middle)
-        middle, seen = centre[:, row : row + 1].expand_as(centre), drawn[:, row : row + 1].expand_as(drawn)
-        return torch.stack([to, middle], 2), torch.stack([known, seen], 2)
 
     def _following(
         self, centre: Tensor, drawn: Tensor, anchor: tuple[Tensor, Tensor, Tensor] | None
@@ -227,7 +213,7 @@ class ChainCodec:
         levels = len(self.layout.chain.levels)
         if self.layout.chain.is_whole:
             sure = [reading.probability(one.score) for one in found]
-            nodes = [Node(i, one.centre, one.link, sure[i], one.middle) for i, one in enumerate(found)]
+            nodes = [Node(i, one.centre, one.link, sure[i]) for i, one in enumerate(found)]
             return name_whole(nodes, levels=levels, misfit_NR=self._misplaced(found, extent))
         nodes = [Node(i, one.centre, one.link, one.score) for i, one in enumerate(found)]
         last = self.layout.anchor == levels - 1

@@ -60,7 +60,6 @@ class Found:
         score: height of the centre and of the parts together, 0..1.
         link: ``(2,)`` the way to the centre of the next level.
         size: mean distance of a part from the centre.
-        middle: ``(2,)`` where it sees the centre of the middle level; None where that is not asked for.
     """
 
     points: Array
@@ -69,7 +68,6 @@ class Found:
     score: float
     link: Array
     size: float
-    middle: Array | None = None
 
     @property
     def centre(self) -> Array:
@@ -88,8 +86,7 @@ def find(parts: Tensor, centre: Tensor, ways: Tensor, reading: Reading) -> list[
     Args:
         parts: ``(P, H, W)`` heights in 0..1.
         centre: ``(H, W)`` heights.
-        ways: ``(P + 1, 2, H, W)`` ways in cells from each cell to the parts and to the next centre, or ``(P + 2, …)``
-            with that to the middle one.
+        ways: ``(P + 1, 2, H, W)`` ways in cells from each cell to the parts and to the next centre.
         reading: how to read them.
     """
     cells = _candidates(centre, reading)
@@ -112,7 +109,6 @@ def find(parts: Tensor, centre: Tensor, ways: Tensor, reading: Reading) -> list[
             _score(height[i], heights[i], points[i], (parts.shape[1], parts.shape[2]), reading),
             expected[i, count] - points[i].mean(axis=0),
             _size(expected[i, :count]),
-            expected[i, count + 1] if len(ways) > count + 1 else None,
         )
         for i in range(len(seeds))
     ]

@@ -1,8 +1,8 @@
 """Which map shows what, for a schema with a chain.
 
 Channels of the output: one map a part, one map of centres, one map for each *single* (a part of the anchor, and every
-landmark that belongs to no chain), then two fields a part (from a cell near a centre to the part), two more (to the
-centre of the next level) and, where that is asked for, two to the centre of the middle level.
+landmark that belongs to no chain), then two fields a part (from a cell near a centre to the part) and two more (to the
+centre of the next level).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class Layout:
         anchor: position of the anchor in ``chain.levels``; None without one, or where levels have no names.
         anchor_parts: names of the anchor's parts; empty without one.
         singles: landmarks with a map of their own; those of the anchor come first.
-        middle: position of the middle level, if the way to it is a field; else None.
     """
 
     chain: Chain
@@ -37,7 +36,6 @@ class Layout:
     anchor: int | None
     anchor_parts: tuple[str, ...]
     singles: tuple[int, ...]
-    middle: int | None = None
 
     @property
     def maps(self) -> int:
@@ -51,8 +49,8 @@ class Layout:
 
     @property
     def ways(self) -> int:
-        """Number of ways from a centre: to every part, to the next level and perhaps to the middle one."""
-        return len(self.parts) + 1 + (self.middle is not None)
+        """Number of ways from a centre: to every part and to the next level."""
+        return len(self.parts) + 1
 
     def columns_at(self, rank: int) -> tuple[int, ...]:
         """Return the landmark of each of the chain's P parts at a level; -1 where the level lacks it."""
@@ -66,25 +64,17 @@ class Layout:
         return (sum(column >= 0 for column in self.columns[row]) + 1) // 2
 
 
-def layout_of(schema: LandmarkSchema, name: str | None, *, middle: bool = False) -> Layout:
+def layout_of(schema: LandmarkSchema, name: str | None) -> Layout:
     """Lay out the chain called ``name``, or the only one.
 
     Args:
         schema: with the chain.
         name: of the chain.
-        middle: whether the way to the middle level is a field.
 
     Raises:
-        ConfigError: no chain, several and no name, or none of that name; the middle of one that is not seen whole.
+        ConfigError: no chain, several and no name, or none of that name.
     """
     chain = _chain(schema, name)
-    if middle and not chain.is_whole:
-        raise ConfigError(
-            f"the middle of the chain '{chain.name}' is not on every image",
-            where="model.codec.middle",
-            expected="a chain that every image shows whole, or false",
-            got="true",
-        )
     # Levels without names need none to be named from.
     anchor = chain.levels.index(chain.anchor) if chain.anchor is not None and chain.named else None
     ranks = tuple(rank for rank in range(len(chain.levels)) if rank != anchor)
@@ -97,8 +87,7 @@ def layout_of(schema: LandmarkSchema, name: str | None, *, middle: bool = False)
     first = () if anchor is None else _columns(schema, chain, chain.levels[anchor], anchor_parts)
     others = [index for index in range(len(schema)) if index not in shared and index not in first]
     singles = (*first, *others)
-    at = len(chain.levels) // 2 if middle else None
-    return Layout(chain, schema.names, parts, ranks, columns, anchor, anchor_parts, singles, at)
+    return Layout(chain, schema.names, parts, ranks, columns, anchor, anchor_parts, singles)
 
 
 def _columns(schema: LandmarkSchema, chain: Chain, level: str, parts: tuple[str, ...]) -> tuple[int, ...]:

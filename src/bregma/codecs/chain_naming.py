@@ -37,14 +37,12 @@ class Node:
         centre: ``(2,)``.
         link: ``(2,)`` to the next level, or None for the anchor.
         score: how sure it is, 0..1.
-        middle: ``(2,)`` where it sees the centre of the middle level, or None.
     """
 
     index: int
     centre: Array
     link: Array | None
     score: float
-    middle: Array | None = None
 
 
 @dataclass(frozen=True)

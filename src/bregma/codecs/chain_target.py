@@ -85,13 +85,13 @@ def draw(points: Tensor, placed: Tensor, size: tuple[int, int], sigma: float) ->
 
 
 def fields(
-    elements: Elements, beyond: tuple[Tensor, Tensor], size: tuple[int, int], radius: float
+    elements: Elements, following: tuple[Tensor, Tensor], size: tuple[int, int], radius: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the ways ``(B, 2P + 2K, H, W)`` from cells near a centre to its parts and beyond, and a mask.
+    """Return the ways ``(B, 2P + 2, H, W)`` from cells near a centre to its parts and to the next centre, and a mask.
 
     Args:
         elements: in cells.
-        beyond: K centres ``(B, L, K, 2)`` of other levels that are led to, and whether each is known, ``(B, L, K)``.
+        following: centre ``(B, L, 2)`` of the level after each, and whether it is known, ``(B, L)``.
         size: rows and columns of the maps.
         radius: how far from a centre the ways are taught, in cells.
     """
@@ -105,8 +105,8 @@ def fields(
         away = torch.hypot(columns - x[:, None, None], rows[:, None] - y[:, None, None])
         own = (away <= nearest) & elements.drawn[:, level, None, None]
         nearest, owner = torch.where(own, away, nearest), torch.where(own, level, owner)
-    ends = torch.cat([elements.parts, beyond[0]], 2)
-    taught = torch.cat([elements.placed, beyond[1]], 2) & elements.drawn[..., None]
+    ends = torch.cat([elements.parts, following[0][:, :, None]], 2)
+    taught = torch.cat([elements.placed, following[1][:, :, None]], 2) & elements.drawn[..., None]
     count = ends.shape[2]
     ways = torch.zeros(batch, *size, count, 2, dtype=dtype, device=device)
     mask = torch.zeros(batch, *size, count, dtype=torch.bool, device=device)

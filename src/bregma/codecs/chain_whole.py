@@ -5,9 +5,8 @@ that is hardly seen is then more probable than none, and one too many is the one
 
 A *way* takes some of the nodes in their order along the chain and gives each a rising rank. Its weight is the product
 of the odds of the nodes taken, of how well every step fits the links of its two ends, and of :data:`MISSED` for every
-level passed over, before the first node, between two or after the last. Where nodes say where they see the middle of
-the chain, how well a rank fits what they say together comes in too, and where it is known how the levels usually lie,
-how well a node's place fits its rank. Shape suffixes: N nodes, R ranks, K levels that a step leads on.
+level passed over, before the first node, between two or after the last. Where it is known how the levels usually lie,
+how well a node's place fits its rank comes in too. Shape suffixes: N nodes, R ranks, K levels that a step leads on.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bregma.codecs.chain_naming import Named, Node, direction_of
-from bregma.geometry import Array, weighted_median
+from bregma.geometry import Array
 
 MISSED = 0.02
 """Weight of a level that no node shows."""
@@ -27,12 +26,6 @@ _ALONG, _ASIDE = 0.2, 0.25
 """Standard deviations of a step, in links, along these and aside."""
 _ALIKE = 0.5
 """Links differ by less than this share of the upper one's length where both ends of a step tell its way."""
-_MIDDLE = 0.4
-"""Standard deviation, in links, of where all nodes together see the middle."""
-_PER_LINK = 0.3
-"""By how much the standard deviation of a distance from the middle grows with every link, as a share of it."""
-_MOST_MISFIT = 4.0
-"""Of one node with the middle: a middle that is nowhere near says nothing."""
 LEAST_NAMING = 0.51
 """A name that is less probable is not given; two that are equally likely are none."""
 
@@ -55,7 +48,7 @@ def name_whole(nodes: Sequence[Node], *, levels: int, misfit_NR: Array | None = 
     order = sorted(range(len(nodes)), key=lambda i: float(nodes[i].centre @ direction))
     ordered = [nodes[i] for i in order]
     p_N = np.clip([node.score for node in ordered], 1e-3, 1 - 1e-3)
-    odds_NR = (p_N / (1 - p_N))[:, None] * _from_middle(ordered, p_N, direction, levels)
+    odds_NR = np.repeat((p_N / (1 - p_N))[:, None], levels, axis=1)
     if misfit_NR is not None:
         odds_NR = odds_NR * _likelihood(misfit_NR[order])
     fit_KNN = _fits(ordered)
@@ -91,27 +84,6 @@ def _fits(ordered: Sequence[Node]) -> Array:
 def _of_one(share_R: Array) -> tuple[float, ...]:
     """Return the shares of one node's ranks as probabilities, given that it is there."""
     return tuple((share_R / max(float(share_R.sum()), 1e-12)).tolist())
-
-
-def _from_middle(ordered: Sequence[Node], p_N: Array, direction: Array, levels: int) -> Array:
-    """Return how well each rank ``(N, R)`` of a node fits the place where all nodes together see the middle level.
-
-    The nearer a rank is to the middle, the better its distance from there is known in links. All ranks of a way
-    together weigh as much as one observation of the middle does, since all nodes say the same about it.
-    """
-    votes = [(node.middle, p) for node, p in zip(ordered, p_N, strict=True) if node.middle is not None]
-    if not votes:
-        return np.ones((len(ordered), levels))
-    axis = direction / max(float(np.linalg.norm(direction)), 1e-6)
-    middle = weighted_median(np.array([at for at, _ in votes]) @ axis, np.array([p for _, p in votes]))
-    length_N = np.maximum(np.array([node.link for node in ordered]) @ axis, 1e-6)
-    # The link of the last level may be anything: that of the nodes thereabouts counts.
-    usual_N = np.array([np.median(length_N[max(0, i - 2) : i + 3]) for i in range(len(ordered))])
-    away_R = np.arange(levels) - levels // 2
-    known_R = 1 / (1 + _PER_LINK * np.abs(away_R)) ** 2
-    off_NR = ((np.array([node.centre for node in ordered]) @ axis - middle) / usual_N)[:, None] - away_R
-    misfit_NR = np.minimum(0.5 * known_R / known_R.sum() * off_NR**2 / _MIDDLE**2, _MOST_MISFIT)
-    return _likelihood(misfit_NR)
 
 
 def _likelihood(misfit_NR: Array) -> Array:
