@@ -24,6 +24,10 @@ class Stopper:
         self.starts: list[tuple[int, int, int]] = []
         self.losses: list[float] = []
         self.rows: list[tuple[dict[str, float], bool]] = []
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
 
     def started(self, epoch: int, epochs: int, steps_per_epoch: int) -> None:
         self.starts.append((epoch, epochs, steps_per_epoch))

@@ -11,13 +11,15 @@ regression.json      how quantities are read off features; with regression.safet
 conformal.json       how far off the quantities of other subjects were; absent where that is not known
 roi/                 a bundle of its own, whose landmarks enclose what these features are pooled over; absent likewise
 close_up/            a bundle of its own, which looks again at each element of a chain; absent where nobody asked for it
+members/2/ ...       the other networks of an ensemble, each a bundle of its own; absent where there is one network
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,6 +56,8 @@ _CORRECTION = "correction.json"
 _CLOSE_UP = "close_up/bundle.json"
 """Holds the hashes of the other files of that bundle."""
 _ROI = "roi/bundle.json"
+_MEMBER = "members/{}/bundle.json"
+"""Of the further networks, counted from 2."""
 _CONFORMAL = "conformal.json"
 _OPTIONAL = {_SHAPE, _CORRECTION, _CLOSE_UP, _ROI, _CONFORMAL, *REGRESSION_FILES}
 _COPY = "copy the whole bundle again from its source"
@@ -112,6 +116,8 @@ class _Header(Config):
     model: ModelConfig
     predict: PredictConfig = PredictConfig()
     refine: RefineConfig | None = None
+    ensemble: int = Field(default=1, ge=1)
+    """Networks whose answers are averaged: this one and the members."""
     sha256: dict[str, str]
     """File to the hash of its bytes."""
     provenance: dict[str, Any]
@@ -136,6 +142,7 @@ class Bundle:
         regression: gives the quantities in place of the network's own last layers, if one was fitted.
         roi: finds the landmarks that enclose what the regression looks at, if it looks at a part only.
         conformal: quantity to how far off it was in subjects that were not learned from.
+        members: the other networks of an ensemble; each is a model of its own.
     """
 
     name: str
@@ -152,6 +159,7 @@ class Bundle:
     regression: Regression | None = None
     roi: Bundle | None = None
     conformal: Mapping[str, Conformal] = field(default_factory=dict)
+    members: tuple[Bundle, ...] = ()
 
     @property
     def slices(self) -> int:
@@ -162,7 +170,7 @@ class Bundle:
     @property
     def parameters(self) -> int:
         """Number of the networks' weights."""
-        parts = [part.parameters for part in (self.close_up, self.roi) if part is not None]
+        parts = [part.parameters for part in (self.close_up, self.roi, *self.members) if part is not None]
         return sum(weight.numel() for weight in self.network.parameters()) + sum(parts)
 
     def shape_weight(self, asked: float | None) -> float:
@@ -204,10 +212,11 @@ def save_bundle(
     regression: Regression | None = None,
     roi: Path | None = None,
     conformal: Mapping[str, Conformal] | None = None,
+    members: Sequence[Path] = (),
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
 
-    ``close_up`` and ``roi`` are folders of bundles, which are copied into this one.
+    ``close_up``, ``roi`` and ``members`` are folders of bundles, which are copied into this one.
 
     Raises:
         RunError: the folder cannot be written.
@@ -229,7 +238,8 @@ def save_bundle(
         if regression is not None:
             save_regression(temporary, regression)
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
-        for name_of_part, part in ((_CLOSE_UP, close_up), (_ROI, roi)):
+        others = {_MEMBER.format(number): member for number, member in enumerate(members, 2)}
+        for name_of_part, part in {_CLOSE_UP: close_up, _ROI: roi, **others}.items():
             if part is not None:
                 shutil.copytree(part, (temporary / name_of_part).parent)
                 hashes[name_of_part] = sha256_file(temporary / name_of_part)
@@ -239,6 +249,7 @@ def save_bundle(
             model=config,
             predict=_portable(predict or PredictConfig()),
             refine=None if close_up is None else refine,
+            ensemble=1 + len(members),
             sha256=hashes,
             provenance=dict(provenance),
         )
@@ -292,7 +303,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         raise BundleError(f"the bundle contradicts itself ({error})", where=root) from error
     _load_weights(network, root / "weights.safetensors")
     return Bundle(
-        name=f"{header.name}@{header.sha256['weights.safetensors'][:8]}",
+        name=f"{header.name}@{_weights_hash(header)[:8]}",
         schema=schema,
         config=header.model,
         network=network.eval(),
@@ -306,7 +317,32 @@ def load_bundle(folder: str | Path) -> Bundle:
         regression=regression,
         conformal=conformal,
         roi=load_bundle((root / _ROI).parent) if _ROI in header.sha256 else None,
+        members=_load_members(root, header, schema),
     )
+
+
+def _weights_hash(header: _Header) -> str:
+    """Return a hash of all the networks' weights: an ensemble is another model than its first network."""
+    own, others = header.sha256["weights.safetensors"], _member_files(header)
+    if not others:
+        return own
+    return hashlib.sha256("\n".join([own, *(header.sha256[name] for name in others)]).encode()).hexdigest()
+
+
+def _member_files(header: _Header) -> list[str]:
+    return [_MEMBER.format(number) for number in range(2, header.ensemble + 1)]
+
+
+def _load_members(root: Path, header: _Header, schema: LandmarkSchema) -> tuple[Bundle, ...]:
+    members = []
+    for name in _member_files(header):
+        member = load_bundle((root / name).parent)
+        if member.schema != schema:
+            raise BundleError("is of another schema", where=root / name, expected=schema.name, got=member.schema.name)
+        if member.members:
+            raise BundleError("is an ensemble itself", where=root / name, expected="a single network", fix=_COPY)
+        members.append(member)
+    return tuple(members)
 
 
 def _load_close_up(root: Path, header: _Header, schema: LandmarkSchema) -> Bundle | None:
@@ -354,9 +390,10 @@ def _header(root: Path) -> _Header:
             fix="use the Bregma version that wrote it, or train again",
         )
     header = validate(_Header, data, where=str(path), error=BundleError)
-    if set(header.sha256) - _OPTIONAL != set(_FILES):
+    needed = [*_FILES, *_member_files(header)]
+    if set(header.sha256) - _OPTIONAL != set(needed):
         raise BundleError(
-            "the bundle's hashes are not complete", where=path, expected=" and ".join(_FILES), got=str([*header.sha256])
+            "the bundle's hashes are not complete", where=path, expected=" and ".join(needed), got=str([*header.sha256])
         )
     return header
 

@@ -85,6 +85,9 @@ class Recipe(Config):
     """Where the settings come from (paper, project)."""
     minutes: float | None = Field(default=None, gt=0)
     """Wall-clock budget of the training steps; the number of epochs is set from a few measured steps."""
+    ensemble: int = Field(default=1, ge=1, le=32)
+    """Networks that are trained one after another, each from its own first weights and order of images, on the same
+    labels; their answers are averaged. They share ``minutes``."""
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     evaluate: EvaluationSettings = EvaluationSettings()

@@ -38,7 +38,7 @@ class Predictor:
     """Applies one bundle, or the average of several, to cases.
 
     Args:
-        bundles: of one schema; more than one makes an ensemble.
+        bundles: of one schema; more than one makes an ensemble, and so does one with members.
         config: views and device; what it leaves unset is done as each bundle says.
 
     Raises:
@@ -52,6 +52,8 @@ class Predictor:
         if any(bundle.schema != bundles[0].schema for bundle in bundles):
             names = ", ".join(f"{b.name} ({b.schema.name})" for b in bundles)
             raise BundleError("bundles of different schemas cannot be averaged", got=names)
+        self.name = "+".join(bundle.name for bundle in bundles)
+        bundles = tuple(one for bundle in bundles for one in (bundle, *bundle.members))
         changes = {} if config is None else config.model_dump(exclude_unset=True)
         self.settings = tuple(bundle.predict.model_copy(update=changes) for bundle in bundles)
         for bundle, settings in zip(bundles, self.settings, strict=True):
@@ -61,7 +63,7 @@ class Predictor:
                     where=bundle.name,
                     fix="set shape_weight to 0, or train on more labelled images",
                 )
-        self.bundles = tuple(bundles)
+        self.bundles = bundles
         self.schema = bundles[0].schema
         self.sets = sets_of(self.schema)
         hardware = detect_hardware(self.settings[0].accelerator)
@@ -113,7 +115,7 @@ class Predictor:
         bundle, settings, close_up = self.bundles[number], self.settings[number], self._close_ups[number]
         regressor = self._regressors[number]
         if regressor is not None:
-            found = (regressor.predict(case, "+".join(b.name for b in self.bundles)) for case in cases)
+            found = (regressor.predict(case, self.name) for case in cases)
             return [with_intervals(one, bundle) for one in found]
         views = [list(view) for view in self._views(bundle, settings, cases)]
         seen = [with_intervals(self._together(parts), bundle) for parts in zip(*views, strict=True)]
@@ -144,7 +146,7 @@ class Predictor:
                 device=self.device,
                 dtype=self.dtype,
                 batch_size=settings.batch_size,
-                model="+".join(b.name for b in self.bundles),
+                model=self.name,
                 choose=_chooser(bundle, settings),
             )
             yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions

@@ -13,6 +13,10 @@ from bregma.training.monitoring import cost
 class Observer(Protocol):
     """Hears of a training's progress."""
 
+    def say(self, message: str) -> None:
+        """A line for whoever watches, such as which network is trained next."""
+        ...
+
     def started(self, epoch: int, epochs: int, steps_per_epoch: int) -> None:
         """Training starts (or resumes) at ``epoch``."""
         ...
@@ -28,6 +32,9 @@ class Observer(Protocol):
 
 class Silent:
     """An observer that does nothing."""
+
+    def say(self, message: str) -> None:
+        """Ignore."""
 
     def started(self, epoch: int, epochs: int, steps_per_epoch: int) -> None:
         """Ignore."""

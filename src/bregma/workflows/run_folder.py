@@ -8,6 +8,7 @@ schema.json  split.json  provenance.json
 history.csv  curves.png  tensorboard/  checkpoint/
 bundle/           the trained model
 close_up/         the training of its second network, a run of its own, where there is one
+members/2/ ...    the trainings of the other networks of an ensemble, runs of their own, where there are some
 evaluation/PART/  metrics.json, cases.csv, points.csv, ...
 report.html
 """
@@ -56,6 +57,18 @@ class RunFolder:
     def close_up(self) -> Path:
         """The training of the network for close-ups, a run of its own."""
         return self.root / "close_up"
+
+    def member(self, number: int) -> Path:
+        """The training of a further network of an ensemble, counted from 2, a run of its own."""
+        return self.root / "members" / str(number)
+
+    @property
+    def within(self) -> tuple[RunFolder, ...]:
+        """The runs of its further networks, which lie in this one; what a link leads to is none of them."""
+        folder = self.root / "members"
+        members = [] if folder.is_symlink() else sorted(folder.glob("*"))
+        found = [RunFolder(one) for one in (self.close_up, *members) if not one.is_symlink()]
+        return tuple(run for run in found if run.exists())
 
     @property
     def report(self) -> Path:

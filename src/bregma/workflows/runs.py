@@ -24,7 +24,10 @@ State = Literal["finished", "unfinished", "broken"]
 
 _SCRATCH = ("checkpoint", "tensorboard")
 """What a finished run no longer needs: its bundle holds the weights and history.csv the curves."""
-_UNFINISHED = (*_SCRATCH, "history.csv", "provenance.json", "split.json", "schema.json", "recipe.yaml", "plan.json")
+_COPIED = (*_SCRATCH, "bundle")
+"""What the runs within a finished run no longer need: their models are in its bundle."""
+_SETTINGS = ("provenance.json", "split.json", "schema.json", "recipe.yaml", "plan.json")
+_UNFINISHED = (*_SCRATCH, "close_up", "members", "history.csv", *_SETTINGS)
 """What a run consists of before its bundle is there; the plan goes last, so that a run half removed is still seen."""
 _IDLE = timedelta(hours=1)
 """A training writes its checkpoint and history far more often; a run that is younger may be in progress."""
@@ -140,6 +143,7 @@ def prune_runs(
             continue
         if row.state == "finished":
             parts = [part for part in _own(folder, _SCRATCH) if part.is_dir()]
+            parts += [part for one in RunFolder(folder).within for part in _own(one.root, _COPIED) if part.is_dir()]
             found += [(Pruned(str(part), f"{part.name} of a finished run", _size(part)), [part]) for part in parts]
         elif row.state == "unfinished" and unfinished and not RunFolder(folder).bundle.exists() and _idle(folder):
             parts = _own(folder, _UNFINISHED)
@@ -181,8 +185,18 @@ def _folders(root: Path) -> Iterator[Path]:
         raise InputError("there is no such folder", where=root, expected="a folder of runs")
     for plan in sorted(root.rglob("plan.json")):
         # A report or an export may hold a copy; a run's plan lies beside the recipe that it came from.
-        if (plan.parent / "recipe.yaml").is_file():
+        if _is_run(plan.parent) and not _is_part(plan.parent):
             yield plan.parent
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("plan.json", "recipe.yaml"))
+
+
+def _is_part(folder: Path) -> bool:
+    """Tell whether a run is that of a further network of another run."""
+    above = next((one for one in (folder.parent, folder.parent.parent) if _is_run(one)), None)
+    return above is not None and folder in (one.root for one in RunFolder(above).within)
 
 
 def _value(row: RunRow) -> float | None:

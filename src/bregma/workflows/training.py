@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections.abc import Sequence
@@ -48,6 +47,9 @@ from bregma.workflows.trusted import TrustedLabels, trusted_labels
 
 log = logging.getLogger(__name__)
 
+_SEED_STRIDE = 1000
+"""From one network of an ensemble to the next, so that trainings with neighbouring seeds share none."""
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -59,7 +61,7 @@ class TrainResult:
         report: the HTML report, or None where there was nothing to evaluate on.
         evaluation: the evaluation behind it.
         epoch: the epoch whose weights were kept.
-        images: views trained on.
+        images: views that the networks were trained on.
         seconds: time in training steps.
     """
 
@@ -146,15 +148,7 @@ def train_loaded(
         folder.check_new(again=resume)
         with settings_of(loaded):
             run = _begin(folder, dataset, loaded)
-    trainer = Trainer(
-        run.planned.plan,
-        dataset.schema,
-        run.parts["train"],
-        run.parts.get("val", ()),
-        folder.root,
-        observer,
-        run.trusted.trust,
-    )
+    trainer = _trainer(folder, dataset.schema, run, observer)
     trained = trainer.fit(resume=resume) if run.recipe.trains_network else trainer.untrained()
     return _finish(folder, dataset, run, trained, observer, track)
 
@@ -201,7 +195,7 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     run = _settle(dataset, loaded)
     planned, cases = run.planned, run.parts["train"]
     if loaded.recipe.minutes is not None and loaded.recipe.trains_network:
-        planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes)
+        planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes / loaded.recipe.ensemble)
     check_length(planned.plan.train, _shown(planned, cases))
     about = provenance(dataset, run.split, command_line(), planned.plan)
     if loaded.recipe.data.exclude is not None:
@@ -231,6 +225,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
         where=loaded.where,
         lines=loaded.lines,
     )
+    _check_ensemble(loaded.recipe, planned.plan.train.devices)
     _check_correction(loaded.recipe, dataset.schema, planned.plan.model.codec.name)
     check_flip(loaded.recipe, dataset.schema, planned.plan.augment.flip)
     check_fit(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
@@ -252,6 +247,23 @@ def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
             expected=f"three landmarks or more, each labelled on at least {MIN_CASES} images",
             got=f"{len(cases)} images",
             fix="set it to 0",
+        )
+
+
+def _check_ensemble(recipe: Recipe, devices: int) -> None:
+    if recipe.ensemble > 1 and not recipe.trains_network:
+        raise ConfigError(
+            "an ensemble needs networks that are trained, and `fit` only asks one for features",
+            where="ensemble",
+            fix="leave it out, or set fit.train=true",
+        )
+    if recipe.ensemble > 1 and devices > 1:
+        raise ConfigError(
+            "the networks of an ensemble are trained one after another, on one device",
+            where="ensemble",
+            expected="train.devices=1",
+            got=str(devices),
+            fix="set it so, or train single networks and give all their runs to `bregma predict`",
         )
 
 
@@ -313,44 +325,7 @@ def _labelled_parts(dataset: Dataset, split: Split) -> dict[str, tuple[Case, ...
 def _finish(
     folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, observer: Observer | None, track: Track
 ) -> TrainResult:
-    about = read_json(folder.root / "provenance.json")
-    about["training"] = {"epoch": trained.epoch, "images": trained.images, "seconds": round(trained.seconds, 1)}
-    if trained.history:
-        with atomic_path(folder.root / "curves.png") as temporary:
-            temporary.write_bytes(learning_curves(trained.history, format="png"))
-    save = functools.partial(
-        save_bundle,
-        folder.bundle,
-        name=folder.root.resolve().name,
-        schema=dataset.schema,
-        config=run.planned.plan.model,
-        weights=trained.weights,
-        shape_model=shape_model_of(run.parts["train"], sets_of(dataset.schema)),
-        predict=run.recipe.predict,
-    )
-    save(provenance=about)
-    notes = (*run.trusted.notes, *(found.sentence for found in target_findings(dataset)))
-    if run.recipe.fit is not None:
-        fitted = regression_of(folder.bundle, run.parts["train"], run.recipe.fit, track)
-        about["fit"] = {"notes": list(fitted.notes), "chosen": dict(fitted.regression.chosen)}
-        notes = (*notes, *fitted.notes)
-        save(
-            provenance=about,
-            regression=fitted.regression,
-            roi=fitted.roi,
-            conformal=fitted.regression.conformal,
-        )
-    elif run.planned.plan.model.codec.name == "scalar" and run.parts.get("val"):
-        away = residuals_of(folder.bundle, run.parts["val"], track)
-        save(provenance=about, conformal=away)
-    if run.recipe.refine is not None:
-        close_up = _train_close_up(folder, dataset.schema, run, run.recipe.refine, observer, track)
-        about["close_up"] = {"images": close_up.images, "seconds": round(close_up.seconds, 1)}
-        save(provenance=about, refine=run.recipe.refine, close_up=close_up.bundle)
-    if run.recipe.predict.correction:
-        correction = correction_of(folder.bundle, run.parts["train"], track)
-        about["correction"] = None if correction is None else {"px": correction.before, "px_after": correction.after}
-        save(provenance=about, correction=correction)
+    made = _deploy(folder, dataset, run, trained, observer, track)
     part = next((name for name in ("test", "val") if run.parts.get(name)), None)
     evaluation = None
     if part is not None:
@@ -362,7 +337,7 @@ def _finish(
             name=f"{folder.root.resolve().name}, {dataset.name} {part}",
             settings=run.recipe.evaluate,
             predict=run.recipe.predict,
-            notes=(*notes, *selection_notes(run.planned, part, trained)),
+            notes=(*made.notes, *selection_notes(run.planned, part, trained)),
             track=track,
         )
     return TrainResult(
@@ -371,8 +346,109 @@ def _finish(
         report=folder.report if part else None,
         evaluation=evaluation,
         epoch=trained.epoch,
-        images=trained.images,
-        seconds=trained.seconds,
+        images=made.images,
+        seconds=made.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What it took to make a bundle.
+
+    Attributes:
+        images: views that all its networks were trained on.
+        seconds: time in their training steps.
+        notes: for readers of its figures.
+    """
+
+    images: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def _deploy(
+    folder: RunFolder, dataset: Dataset, run: _Run, trained: Trained, observer: Observer | None, track: Track
+) -> _Made:
+    """Write the bundle, after what is learned from the trained network and the trainings of further ones."""
+    about = read_json(folder.root / "provenance.json")
+    about["training"] = {"epoch": trained.epoch, "images": trained.images, "seconds": round(trained.seconds, 1)}
+    if trained.history:
+        with atomic_path(folder.root / "curves.png") as temporary:
+            temporary.write_bytes(learning_curves(trained.history, format="png"))
+    parts: dict[str, Any] = {}
+
+    def save() -> None:
+        save_bundle(
+            folder.bundle,
+            name=folder.root.resolve().name,
+            schema=dataset.schema,
+            config=run.planned.plan.model,
+            weights=trained.weights,
+            shape_model=shape_model_of(run.parts["train"], sets_of(dataset.schema)),
+            predict=run.recipe.predict,
+            provenance=about,
+            **parts,
+        )
+
+    # The last, so that a bundle is not there for long without the other networks.
+    members = [_train_member(folder, dataset, run, number, observer, track) for number in _further(run.recipe)]
+    save()
+    notes = (*run.trusted.notes, *(found.sentence for found in target_findings(dataset)))
+    if run.recipe.fit is not None:
+        fitted = regression_of(folder.bundle, run.parts["train"], run.recipe.fit, track)
+        about["fit"] = {"notes": list(fitted.notes), "chosen": dict(fitted.regression.chosen)}
+        notes = (*notes, *fitted.notes)
+        parts |= {"regression": fitted.regression, "roi": fitted.roi, "conformal": fitted.regression.conformal}
+    elif run.planned.plan.model.codec.name == "scalar" and run.parts.get("val"):
+        parts["conformal"] = residuals_of(folder.bundle, run.parts["val"], track)
+    if run.recipe.refine is not None:
+        close_up = _train_close_up(folder, dataset.schema, run, run.recipe.refine, observer, track)
+        about["close_up"] = {"images": close_up.images, "seconds": round(close_up.seconds, 1)}
+        parts |= {"refine": run.recipe.refine, "close_up": close_up.bundle}
+    if run.recipe.predict.correction:
+        correction = correction_of(folder.bundle, run.parts["train"], track)
+        about["correction"] = None if correction is None else {"px": correction.before, "px_after": correction.after}
+        parts["correction"] = correction
+    images, seconds = trained.images, trained.seconds
+    if members:
+        images += sum(made.images for made in members)
+        seconds += sum(made.seconds for made in members)
+        about["training"] |= {"networks": 1 + len(members), "images": images, "seconds": round(seconds, 1)}
+        parts["members"] = [RunFolder(folder.member(number)).bundle for number in _further(run.recipe)]
+    if parts:
+        save()
+    return _Made(images, seconds, notes)
+
+
+def _further(recipe: Recipe) -> range:
+    """Return the numbers of the networks of an ensemble beyond the first."""
+    return range(2, recipe.ensemble + 1)
+
+
+def _train_member(
+    folder: RunFolder, dataset: Dataset, run: _Run, number: int, observer: Observer | None, track: Track
+) -> _Made:
+    """Train a further network of an ensemble as the first one was, but from another seed, or go on with it."""
+    own = RunFolder(folder.member(number))
+    plan = run.planned.plan
+    seed = plan.train.seed + _SEED_STRIDE * (number - 1)
+    settings = plan.train.model_copy(update={"seed": seed})
+    planned = replace(run.planned, plan=plan.model_copy(update={"train": settings}))
+    recipe = run.recipe.model_copy(update={"ensemble": 1, "minutes": None, "train": {**run.recipe.train, "seed": seed}})
+    one = replace(run, recipe=recipe, planned=planned)
+    if not own.exists():
+        about = {**read_json(folder.root / "provenance.json"), "seed": seed}
+        own.write_settings(recipe, planned, dataset.schema, run.split, about)
+    if observer is not None:
+        observer.say(f"network {number} of {run.recipe.ensemble}")
+    trained = _trainer(own, dataset.schema, one, observer).fit(resume=True)
+    return _deploy(own, dataset, one, trained, observer, track)
+
+
+def _trainer(folder: RunFolder, schema: LandmarkSchema, run: _Run, observer: Observer | None) -> Trainer:
+    parts = run.parts
+    return Trainer(
+        run.planned.plan, schema, parts["train"], parts.get("val", ()), folder.root, observer, run.trusted.trust
     )
 
 
@@ -388,6 +464,8 @@ def _train_close_up(
     plan = run.planned.plan
     close_ups = close_up_dataset(run.parts, schema, config, plan.model.preprocess)
     loaded = close_up_recipe(config, flip=learned_flip(run.recipe, plan.augment.flip), seed=plan.train.seed)
+    if observer is not None:
+        observer.say("close-ups")
     return train_loaded(close_ups, folder.close_up, loaded, resume=True, observer=observer, track=track)
 
 
