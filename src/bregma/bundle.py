@@ -9,7 +9,8 @@ correction.json      how predicted points err together; absent where nobody aske
 regression.json      how quantities are read off features; with regression.safetensors, its fitted numbers; absent where
                      the network itself gives them
 conformal.json       how far off the quantities of other subjects were; absent where that is not known
-roi/                 a bundle of its own, whose landmarks enclose what these features are pooled over; absent likewise
+roi/                 a bundle of its own, whose landmarks enclose what these features are pooled over, or the part of
+                     the image that is seen; absent likewise
 close_up/            a bundle of its own, which looks again at each element of a chain; absent where nobody asked for it
 members/2/ ...       the other networks of an ensemble, each a bundle of its own; absent where there is one network
 """
@@ -35,6 +36,7 @@ from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.config import Config, validate
 from bregma.conformal import Conformal
 from bregma.correction import Correction
+from bregma.crop import CropConfig
 from bregma.data.preprocess import PreprocessConfig
 from bregma.errors import BundleError, ConfigError, InputError, RunError, SchemaError
 from bregma.files import atomic_path, read_json, sha256_file, write_json
@@ -115,6 +117,7 @@ class _Header(Config):
     name: str
     model: ModelConfig
     predict: PredictConfig = PredictConfig()
+    crop: CropConfig | None = None
     refine: RefineConfig | None = None
     ensemble: int = Field(default=1, ge=1)
     """Networks whose answers are averaged: this one and the members."""
@@ -140,9 +143,11 @@ class Bundle:
         refine: what close-ups of elements show, if there is a network for them.
         close_up: that network, which knows the parts of one element.
         regression: gives the quantities in place of the network's own last layers, if one was fitted.
-        roi: finds the landmarks that enclose what the regression looks at, if it looks at a part only.
+        roi: finds the landmarks that enclose what the regression looks at, or the part of the image that the network
+            sees, if that is not the whole.
         conformal: quantity to how far off it was in subjects that were not learned from.
         members: the other networks of an ensemble; each is a model of its own.
+        crop: which part of an image the network sees; None is the whole.
     """
 
     name: str
@@ -160,6 +165,7 @@ class Bundle:
     roi: Bundle | None = None
     conformal: Mapping[str, Conformal] = field(default_factory=dict)
     members: tuple[Bundle, ...] = ()
+    crop: CropConfig | None = None
 
     @property
     def slices(self) -> int:
@@ -213,6 +219,7 @@ def save_bundle(
     roi: Path | None = None,
     conformal: Mapping[str, Conformal] | None = None,
     members: Sequence[Path] = (),
+    crop: CropConfig | None = None,
 ) -> None:
     """Write a bundle, all or nothing; an older one at the same place is replaced only when the new one is complete.
 
@@ -248,6 +255,8 @@ def save_bundle(
             name=name,
             model=config,
             predict=_portable(predict or PredictConfig()),
+            # Where the landmark model lay is of no use elsewhere; it lies in the bundle.
+            crop=None if crop is None else crop.model_copy(update={"roi": None}),
             refine=None if close_up is None else refine,
             ensemble=1 + len(members),
             sha256=hashes,
@@ -318,6 +327,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         conformal=conformal,
         roi=load_bundle((root / _ROI).parent) if _ROI in header.sha256 else None,
         members=_load_members(root, header, schema),
+        crop=header.crop,
     )
 
 

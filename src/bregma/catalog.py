@@ -210,6 +210,7 @@ def _studies() -> Iterator[CatalogRow]:
 def _settings() -> Iterator[CatalogRow]:
     from bregma.bundle import ModelConfig
     from bregma.close_up import RefineConfig
+    from bregma.crop import CropConfig
     from bregma.data.augment import AugmentConfig
     from bregma.recipe import Recipe
     from bregma.regression import FitConfig
@@ -217,7 +218,7 @@ def _settings() -> Iterator[CatalogRow]:
 
     # What a recipe leaves to the plan is typed there.
     within: dict[str, type[Config]] = {"augment": AugmentConfig, "train": TrainConfig}
-    within |= {"refine": RefineConfig, "fit": FitConfig, "model": ModelConfig}
+    within |= {"crop": CropConfig, "refine": RefineConfig, "fit": FitConfig, "model": ModelConfig}
     for name, field in Recipe.model_fields.items():
         nested = within.get(name, field.annotation)
         if isinstance(nested, type) and issubclass(nested, Config):

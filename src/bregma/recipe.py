@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from bregma.bundle import PredictConfig
 from bregma.close_up import RefineConfig
 from bregma.config import Config, Loc, laid_over, read_yaml, validate, with_overrides
+from bregma.crop import CropConfig
 from bregma.data.split import Method, Split, make_split
 from bregma.errors import ConfigError
 from bregma.evaluation import EvaluationSettings
@@ -92,6 +93,8 @@ class Recipe(Config):
     split: SplitConfig = SplitConfig()
     evaluate: EvaluationSettings = EvaluationSettings()
     predict: PredictConfig = PredictConfig()
+    crop: CropConfig | None = None
+    """Which part of every image the network sees; None is the whole image."""
     refine: RefineConfig | None = None
     """A second network for close-ups of the elements of a chain; None trains the one alone."""
     fit: FitConfig | None = None

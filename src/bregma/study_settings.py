@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from bregma.config import Config, validate
+from bregma.errors import ConfigError
 from bregma.evaluation.settings import EvaluationSettings
 from bregma.recipe import SplitConfig, load_recipe, read_mapping, shipped, shipped_or_own, with_settings
 from bregma.training.plan import check_settings
@@ -55,6 +57,9 @@ class Study(Config):
     """How every arm is scored, over the recipes' own."""
     set: tuple[str, ...] = ()
     """Single settings, ``a.b=value``, over those of every arm."""
+    roi: str | None = None
+    """Bundle or run of a landmark model for the arms that look at a region: ``fit.roi`` of those that fit a regressor
+    to images, ``crop.roi`` of those whose recipe has a ``crop``."""
     tiers: tuple[Positive, ...] = (2.0, 5.0, 10.0)
     """Quality tiers: the share of images whose mean error is below each of these, in the study's unit: pixels at
     ``evaluate.at_size`` if that is given, else mm if every image has a spacing, else pixels of the image."""
@@ -102,13 +107,48 @@ def load_study(source: str | Path, overrides: Iterable[str] = ()) -> Study:
     """
     path = shipped_or_own(source, "studies")
     data, lines = read_mapping(path, "a mapping such as arms: [hand, hand/scn_linear]")
+    overrides = list(overrides)
+    if any(item.startswith("folds=") and item != "folds=null" for item in overrides):
+        data = _undivided(data)
     data, found = with_settings(data, lines, overrides)
     study = validate(Study, data, where=str(path), lines=found)
     arms = tuple(arm.model_copy(update={"recipe": _beside(path, arm.recipe)}) for arm in study.arms)
+    if study.roi is not None:
+        arms = _with_roi(study, arms, study.roi)
     for arm in arms:
         loaded = load_recipe(arm.recipe, (*study.set, *arm.set))
         check_settings(loaded.recipe.plan_part(), where=loaded.where, lines=loaded.lines)
     return study.model_copy(update={"arms": arms})
+
+
+def _undivided(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's settings without the one split that folds take the place of."""
+    split = data.get("split")
+    if not isinstance(split, dict):
+        return {**data}
+    kept = {name: value for name, value in split.items() if name not in ("method", "fractions")}
+    return {name: value for name, value in data.items() if name != "split"} | ({"split": kept} if kept else {})
+
+
+def _with_roi(study: Study, arms: Sequence[Arm], roi: str) -> tuple[Arm, ...]:
+    """Return the arms with a region of interest where one is looked at.
+
+    Raises:
+        ConfigError: nowhere is one.
+    """
+    given, used = [], False
+    for arm in arms:
+        recipe = load_recipe(arm.recipe, (*study.set, *arm.set)).recipe
+        fits = recipe.fit is not None and not recipe.fit.only_covariates and recipe.fit.regressor.name != "mean"
+        name = "fit.roi" if fits else "crop.roi" if recipe.fit is None and recipe.crop is not None else None
+        used = used or name is not None
+        # First, so that an arm may name another one.
+        given.append(arm if name is None else arm.model_copy(update={"set": (f"{name}={json.dumps(roi)}", *arm.set)}))
+    if not used:
+        raise ConfigError(
+            "no arm looks at a region of interest", where="roi", expected="a recipe with `fit` or `crop`", got=roi
+        )
+    return tuple(given)
 
 
 def _beside(study: Path, recipe: str | None) -> str | None:

@@ -16,6 +16,7 @@ import yaml
 
 import tiny
 from bregma.errors import ConfigError, InputError, SplitError
+from bregma.recipe import load_recipe
 from bregma.study_settings import builtin_studies, load_study
 from bregma.types import LandmarkSet
 from bregma.workflows import list_runs, prune_runs, show_run, study
@@ -252,6 +253,31 @@ class TestSettings:
         with pytest.raises(ConfigError) as caught:
             load_study(tmp_path / "s.yaml")
         assert all(word in str(caught.value) for word in words)
+
+    def test_folds_take_the_place_of_the_one_split(self) -> None:
+        assert load_study("bmd").split.method == "random"
+        folded = load_study("bmd", ["folds=5"])
+        assert folded.folds == 5
+        assert not folded.split.model_fields_set & {"method", "fractions"}
+        with pytest.raises(ConfigError, match="leave method, folds and fold out"):
+            load_study("bmd", ["folds=5", "split.method=random"])
+
+    def test_a_region_of_interest_goes_where_it_is_looked_at(self) -> None:
+        arms = {arm.name: arm.set for arm in load_study("bmd", ["roi=runs/my roi"]).arms}
+        assert arms["bmd/cnn"] == ('crop.roi="runs/my roi"',)
+        assert arms["bmd/svr"] == ('fit.roi="runs/my roi"',)
+        assert arms["bmd/elastic_net_age"] == ('fit.roi="runs/my roi"', "fit.covariates=[age]")
+        assert arms["bmd/covariates"] == arms["bmd/mean"] == ()
+
+    def test_an_arm_may_name_another_region(self, tmp_path: Path) -> None:
+        arms = [{"recipe": "bmd/cnn", "set": ["crop.roi=mine"]}, "bmd/mean"]
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump({"arms": arms, "roi": "all"}))
+        first = load_study(tmp_path / "s.yaml").arms[0]
+        assert load_recipe(first.recipe, first.set).recipe.crop.roi == "mine"  # type: ignore[union-attr]
+
+    def test_a_region_that_no_arm_looks_at_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"roi: no arm looks at a region"):
+            load_study("fetal/exchangeable", ["roi=runs/roi"])
 
     def test_a_fault_of_a_single_setting_names_it(self) -> None:
         with pytest.raises(ConfigError, match=r"^--set minutes=-1: setting 'minutes'"):

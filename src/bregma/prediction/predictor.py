@@ -13,6 +13,7 @@ import torch
 from bregma import geometry
 from bregma.bundle import Bundle, PredictConfig
 from bregma.correction import Correction
+from bregma.crop import cropped, uncropped
 from bregma.data.augment import NO_CHANGE, Geometric
 from bregma.data.loader import SampleSource
 from bregma.data.preprocess import PreprocessConfig, input_matrix
@@ -23,6 +24,7 @@ from bregma.hardware import autocast_dtype, detect_hardware
 from bregma.inference import Chooser, memory_format, predict_source, value_in_units
 from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.close_ups import look_again
+from bregma.prediction.cropping import Cropper
 from bregma.prediction.failure import Failure
 from bregma.prediction.pairing import choose_together
 from bregma.prediction.regressed import Regressor
@@ -76,6 +78,13 @@ class Predictor:
         self._close_ups = [
             None if bundle.close_up is None else Predictor([bundle.close_up], config) for bundle in bundles
         ]
+        # What cuts an image to its part finds this part on the whole of it.
+        self._croppers = [
+            None
+            if bundle.crop is None
+            else Cropper(bundle.crop, None if bundle.roi is None else Predictor([bundle.roi]))
+            for bundle in bundles
+        ]
         self._regressors = [
             None
             if bundle.regression is None
@@ -117,8 +126,14 @@ class Predictor:
         if regressor is not None:
             found = (regressor.predict(case, self.name) for case in cases)
             return [with_intervals(one, bundle) for one in found]
-        views = [list(view) for view in self._views(bundle, settings, cases)]
-        seen = [with_intervals(self._together(parts), bundle) for parts in zip(*views, strict=True)]
+        cropper = self._croppers[number]
+        boxes = None if cropper is None else cropper.boxes(cases)
+        shown = cases if boxes is None else [cropped(*pair) for pair in zip(cases, boxes, strict=True)]
+        views = [list(view) for view in self._views(bundle, settings, shown)]
+        seen = [self._together(parts) for parts in zip(*views, strict=True)]
+        if boxes is not None:
+            seen = [uncropped(p, box, case.frame) for p, box, case in zip(seen, boxes, cases, strict=True)]
+        seen = [with_intervals(one, bundle) for one in seen]
         if settings.refine and close_up is not None:
             pairs = zip(seen, cases, strict=True)
             seen = [look_again(found, case, bundle, close_up.predict) for found, case in pairs]

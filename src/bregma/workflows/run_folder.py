@@ -3,6 +3,8 @@
 run/
 recipe.yaml       the settings a person wrote
 suspects.csv      labels that count less or not at all, where there are some
+crops.json        which part of every image is seen, where that is not the whole
+roi/              the bundle that finds this part, where there is one
 plan.json         every resolved setting with its reason
 schema.json  split.json  provenance.json
 history.csv  curves.png  tensorboard/  checkpoint/
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from typing import Any
 
 from bregma import __version__
 from bregma.config import Config, read_yaml, save_yaml, validate
+from bregma.crop import Box
 from bregma.data.split import Split
 from bregma.errors import InputError, RunError
 from bregma.files import read_json, sha256_file, write_json, write_text
@@ -38,7 +42,7 @@ from bregma.training.settings import Plan
 from bregma.types import ArraySlab, Case, Dataset
 
 _PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scipy", "opencv-python-headless", "pydicom", "safetensors")
-_BEGUN = ("recipe.yaml", "schema.json", "split.json", "provenance.json", "suspects.csv")
+_BEGUN = ("recipe.yaml", "schema.json", "split.json", "provenance.json", "suspects.csv", "crops.json", "roi")
 """What is written before the plan."""
 
 
@@ -92,6 +96,31 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", where=table) from error
         write_text(self.suspects, text)
+
+    @property
+    def roi(self) -> Path | None:
+        """The run's own copy of the bundle that finds the part of every image, if there is one."""
+        folder = self.root / "roi"
+        return folder if folder.is_dir() else None
+
+    def keep_crops(self, boxes: Mapping[str, Box], roi: Path | None) -> None:
+        """Write which part of every case is seen, with a copy of the bundle that found it, for a resumed run."""
+        if roi is not None:
+            shutil.rmtree(self.root / "roi", ignore_errors=True)
+            shutil.copytree(roi, self.root / "roi")
+        write_json(self.root / "crops.json", {case: box.to_list() for case, box in boxes.items()})
+
+    def read_crops(self) -> dict[str, Box]:
+        """Read which part of every case is seen.
+
+        Raises:
+            RunError: the file is not as it was written.
+        """
+        path = self.root / "crops.json"
+        try:
+            return {str(case): Box(*map(int, box)) for case, box in read_json(path).items()}
+        except (InputError, TypeError, ValueError, AttributeError) as error:
+            raise RunError("does not tell which part of every image is seen", where=path) from error
 
     def evaluation(self, part: str) -> Path:
         """Where the evaluation on a part of the split lies."""

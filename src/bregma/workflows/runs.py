@@ -26,7 +26,7 @@ _SCRATCH = ("checkpoint", "tensorboard")
 """What a finished run no longer needs: its bundle holds the weights and history.csv the curves."""
 _COPIED = (*_SCRATCH, "bundle")
 """What the runs within a finished run no longer need: their models are in its bundle."""
-_SETTINGS = ("provenance.json", "split.json", "schema.json", "recipe.yaml", "plan.json")
+_SETTINGS = ("crops.json", "roi", "provenance.json", "split.json", "schema.json", "recipe.yaml", "plan.json")
 _UNFINISHED = (*_SCRATCH, "close_up", "members", "history.csv", *_SETTINGS)
 """What a run consists of before its bundle is there; the plan goes last, so that a run half removed is still seen."""
 _IDLE = timedelta(hours=1)

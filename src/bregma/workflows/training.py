@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bregma.bundle import save_bundle
 from bregma.close_up import RefineConfig
+from bregma.crop import Box
 from bregma.data.audit import target_findings
 from bregma.data.fingerprint import fingerprint
 from bregma.data.loader import draws_of
@@ -34,6 +35,7 @@ from bregma.training.plan import Planned, make_plan, with_reference, with_standa
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.correcting import correction_of
+from bregma.workflows.cropping import cropper_of, cut, find_boxes, roi_folder, without_part
 from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.fitting import check_fit, regression_of, residuals_of
 from bregma.workflows.loading import DataOptions, load_data
@@ -147,7 +149,7 @@ def train_loaded(
     else:
         folder.check_new(again=resume)
         with settings_of(loaded):
-            run = _begin(folder, dataset, loaded)
+            run = _begin(folder, dataset, loaded, track)
     trainer = _trainer(folder, dataset.schema, run, observer)
     trained = trainer.fit(resume=resume) if run.recipe.trains_network else trainer.untrained()
     return _finish(folder, dataset, run, trained, observer, track)
@@ -164,6 +166,17 @@ class _Run:
     """The labelled cases of each part; the training part without the labels that are left out."""
     trusted: TrustedLabels
     """Which labels of the training part count."""
+    boxes: Mapping[str, Box] | None = None
+    """The part of every training and validation image that the network sees; None is the whole."""
+    notes: tuple[str, ...] = ()
+    """On images that are not learned from."""
+    roi: Path | None = None
+    """The run's own copy of the bundle that finds these parts."""
+
+    def seen(self, part: str) -> tuple[Case, ...]:
+        """Return the cases of a part of the split as the network sees them."""
+        cases = self.parts.get(part, ())
+        return cases if self.boxes is None else cut(cases, self.boxes)
 
 
 def as_trained(dataset: Dataset, recipe: Recipe) -> Dataset:
@@ -188,12 +201,12 @@ def check_recipe(dataset: Dataset, loaded: LoadedRecipe) -> None:
     with settings_of(loaded):
         run = _settle(dataset, loaded)
         if loaded.recipe.minutes is None:
-            check_length(run.planned.plan.train, _shown(run.planned, run.parts["train"]))
+            check_length(run.planned.plan.train, _shown(run.planned, run.seen("train")))
 
 
-def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
-    run = _settle(dataset, loaded)
-    planned, cases = run.planned, run.parts["train"]
+def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe, track: Track) -> _Run:
+    run = _settle(dataset, loaded, track)
+    planned, cases = run.planned, run.seen("train")
     if loaded.recipe.minutes is not None and loaded.recipe.trains_network:
         planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes / loaded.recipe.ensemble)
     check_length(planned.plan.train, _shown(planned, cases))
@@ -201,8 +214,10 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     if loaded.recipe.data.exclude is not None:
         folder.keep_suspects(loaded.recipe.data.exclude)
         about["labels"] = {"table": loaded.recipe.data.exclude, **run.trusted.to_dict()}
+    if run.boxes is not None:
+        folder.keep_crops(run.boxes, roi_folder(loaded.recipe))
     folder.write_settings(loaded.recipe, planned, dataset.schema, run.split, about)
-    return replace(run, planned=planned)
+    return replace(run, planned=planned, roi=folder.roi)
 
 
 def _shown(planned: Planned, cases: Sequence[Case]) -> int:
@@ -210,17 +225,21 @@ def _shown(planned: Planned, cases: Sequence[Case]) -> int:
     return len(draws_of(cases, by_subject=planned.plan.train.draw == "subject"))
 
 
-def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
-    """Plan a training in full, but for the epochs that fit into a budget."""
+def _settle(dataset: Dataset, loaded: LoadedRecipe, track: Track | None = None) -> _Run:
+    """Plan a training in full, but for the epochs that fit into a budget.
+
+    Without ``track`` the parts of the images are not looked for, and the plan is that for whole images.
+    """
     check_shared(dataset.schema, dataset.cases)
     split = loaded.recipe.split.apply(dataset)
     parts, trusted = _trusted_parts(dataset, split, loaded.recipe, loaded.recipe.data.exclude)
     _check_shapes(loaded.recipe, parts["train"])
-    learnt = Dataset(dataset.name, dataset.schema, parts["train"])
+    boxes, notes = _boxes(loaded.recipe, parts, dataset.schema, track)
+    seen = parts["train"] if boxes is None else cut(parts["train"], boxes)
     planned = make_plan(
-        fingerprint(learnt),
+        fingerprint(Dataset(dataset.name, dataset.schema, seen)),
         dataset.schema,
-        len(parts["train"]),
+        len(seen),
         recipe=loaded.recipe.plan_part(),
         where=loaded.where,
         lines=loaded.lines,
@@ -231,11 +250,30 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe) -> _Run:
     check_fit(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"])
     flip = planned.plan.augment.flip
     check_refine(loaded.recipe, dataset.schema, planned.plan.model.codec.name, parts["train"], flip=flip)
-    planned = with_standards(planned, dataset.schema, parts["train"])
-    planned = with_places(planned, dataset.schema, parts["train"])
-    planned = with_first_weights(with_reference(planned, parts["train"]))
-    check_plan(planned.plan, dataset.schema, _shown(planned, parts["train"]))
-    return _Run(loaded.recipe, planned, split, parts, trusted)
+    planned = with_standards(planned, dataset.schema, seen)
+    planned = with_places(planned, dataset.schema, seen)
+    planned = with_first_weights(with_reference(planned, seen))
+    check_plan(planned.plan, dataset.schema, _shown(planned, seen))
+    return _Run(loaded.recipe, planned, split, parts, trusted, boxes, notes)
+
+
+def _boxes(
+    recipe: Recipe, parts: Mapping[str, tuple[Case, ...]], schema: LandmarkSchema, track: Track | None
+) -> tuple[dict[str, Box] | None, tuple[str, ...]]:
+    """Return which part of the training and validation images is seen, and why some have none."""
+    if recipe.crop is None:
+        return None, ()
+    if recipe.fit is not None:
+        raise ConfigError(
+            "features are taken from whole images",
+            where="crop",
+            fix="leave it out; fit.roi pools the features over what landmarks enclose",
+        )
+    if track is None:
+        cropper_of(recipe.crop)
+        return None, ()
+    boxes = find_boxes(parts, schema, recipe.crop, track)
+    return boxes, without_part(parts, boxes)
 
 
 def _check_shapes(recipe: Recipe, cases: Sequence[Case]) -> None:
@@ -288,15 +326,21 @@ def _continue(folder: RunFolder, dataset: Dataset, asked: Recipe) -> _Run:
         )
     check_same_recipe(folder, recipe, asked)
     check_same_data(folder, dataset, split)
-    return _Run(recipe, folder.read_plan(), split, *_trusted_parts(dataset, split, recipe, folder.suspects))
+    return _stored(folder, dataset)
+
+
+def _stored(folder: RunFolder, dataset: Dataset) -> _Run:
+    """Return what was settled before a training, from its folder."""
+    split, recipe = folder.read_split(), folder.read_recipe()
+    parts, trusted = _trusted_parts(dataset, split, recipe, folder.suspects)
+    boxes = None if recipe.crop is None else folder.read_crops()
+    notes = () if boxes is None else without_part(parts, boxes)
+    return _Run(recipe, folder.read_plan(), split, parts, trusted, boxes, notes, folder.roi)
 
 
 def _help(folder: RunFolder, dataset: Dataset, resume: bool) -> NoReturn:
     """Train beside the process that started this one, which alone writes the results; then end."""
-    parts, trusted = _trusted_parts(dataset, folder.read_split(), folder.read_recipe(), folder.suspects)
-    plan = folder.read_plan().plan
-    val = parts.get("val", ())
-    Trainer(plan, dataset.schema, parts["train"], val, folder.root, trust=trusted.trust).fit(resume=resume)
+    _trainer(folder, dataset.schema, _stored(folder, dataset), None).fit(resume=resume)
     raise SystemExit(0)
 
 
@@ -375,7 +419,7 @@ def _deploy(
     if trained.history:
         with atomic_path(folder.root / "curves.png") as temporary:
             temporary.write_bytes(learning_curves(trained.history, format="png"))
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"roi": run.roi}
 
     def save() -> None:
         save_bundle(
@@ -387,13 +431,14 @@ def _deploy(
             shape_model=shape_model_of(run.parts["train"], sets_of(dataset.schema)),
             predict=run.recipe.predict,
             provenance=about,
+            crop=run.recipe.crop,
             **parts,
         )
 
     # The last, so that a bundle is not there for long without the other networks.
     members = [_train_member(folder, dataset, run, number, observer, track) for number in _further(run.recipe)]
     save()
-    notes = (*run.trusted.notes, *(found.sentence for found in target_findings(dataset)))
+    notes = (*run.trusted.notes, *run.notes, *(found.sentence for found in target_findings(dataset)))
     if run.recipe.fit is not None:
         fitted = regression_of(folder.bundle, run.parts["train"], run.recipe.fit, track)
         about["fit"] = {"notes": list(fitted.notes), "chosen": dict(fitted.regression.chosen)}
@@ -415,7 +460,7 @@ def _deploy(
         seconds += sum(made.seconds for made in members)
         about["training"] |= {"networks": 1 + len(members), "images": images, "seconds": round(seconds, 1)}
         parts["members"] = [RunFolder(folder.member(number)).bundle for number in _further(run.recipe)]
-    if parts:
+    if len(parts) > 1:
         save()
     return _Made(images, seconds, notes)
 
@@ -446,9 +491,8 @@ def _train_member(
 
 
 def _trainer(folder: RunFolder, schema: LandmarkSchema, run: _Run, observer: Observer | None) -> Trainer:
-    parts = run.parts
     return Trainer(
-        run.planned.plan, schema, parts["train"], parts.get("val", ()), folder.root, observer, run.trusted.trust
+        run.planned.plan, schema, run.seen("train"), run.seen("val"), folder.root, observer, run.trusted.trust
     )
 
 

@@ -1,0 +1,208 @@
+"""The part of an image that a network sees: about its middle, or about what a landmark model found on it.
+
+A vertebra that is a twentieth of a scan is a few pixels of a network's input; cut to the spine first, it is many. The
+part is a rectangle of whole pixels, so that nothing is resampled twice and points move by whole numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bregma.config import Config
+from bregma.errors import ImageError, InputError
+from bregma.geometry import Array, Frame
+from bregma.types import ArrayImage, ArraySlab, Case, ImageSource, LandmarkSet, Prediction, SlabSource, Status
+
+_FEWEST = 2
+_SMALLEST = 16
+"""Pixels of a side at least; less shows nothing."""
+
+
+class CropConfig(Config):
+    """What part of every image the network sees."""
+
+    roi: str | None = None
+    """Bundle or run of a landmark model; the rectangle about its landmarks is seen. It is copied into the bundle. None
+    looks at the middle of the image."""
+    landmarks: tuple[str, ...] = ()
+    """Of those the ones that count, by name; none names all that were found."""
+    margin: float = Field(default=0.15, ge=0, le=5)
+    """With ``roi``: what is added on every side, as a share of the rectangle's longer side."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Without ``roi``: which share of the rows and of the columns is seen, about the middle."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels, from ``left`` and ``top`` up to but without ``right`` and ``bottom``."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.left < self.right and 0 <= self.top < self.bottom):
+            raise InputError("a rectangle holds no pixels", got=str(self.to_list()))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def corner(self) -> Array:
+        """Its first pixel, ``(x, y)``."""
+        return np.array([self.left, self.top], dtype=np.float64)
+
+    def to_list(self) -> list[int]:
+        """Return left, top, right and bottom."""
+        return [self.left, self.top, self.right, self.bottom]
+
+    def of(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return its part of pixels ``(..., H, W)``.
+
+        Raises:
+            ImageError: it reaches beyond them.
+        """
+        rows, columns = pixels.shape[-2:]
+        if self.bottom > rows or self.right > columns:
+            got = f"{rows} x {columns} pixels"
+            raise ImageError("is smaller than the part of it that is to be seen", expected=str(self.to_list()), got=got)
+        return pixels[..., self.top : self.bottom, self.left : self.right]
+
+
+@dataclass(frozen=True)
+class CroppedImage:
+    """A part of an image; read on demand, as the whole is."""
+
+    whole: ImageSource
+    box: Box
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the whole image, if there is one."""
+        return self.whole.path
+
+    def load(self) -> NDArray[Any]:
+        """Return the pixels ``(H, W)`` of the part."""
+        return self.box.of(self.whole.load())
+
+
+@dataclass(frozen=True)
+class CroppedSlab(CroppedImage):
+    """A part of an image that has neighbouring slices, of which it is the same part."""
+
+    def load_slab(self, reach: int) -> NDArray[Any]:
+        """Return the part of the slice and of ``reach`` neighbours either side, ``(2 * reach + 1, H, W)``."""
+        assert isinstance(self.whole, SlabSource)
+        return self.box.of(self.whole.load_slab(reach))
+
+
+def middle_box(frame: Frame, share: float) -> Box:
+    """Return the rectangle about the middle that holds a share of the rows and of the columns."""
+    (left, right), (top, bottom) = (_middle(length, share) for length in (frame.width, frame.height))
+    return Box(left, top, right, bottom)
+
+
+def _middle(length: int, share: float) -> tuple[int, int]:
+    kept = min(length, max(_SMALLEST, round(share * length)))
+    first = (length - kept) // 2
+    return first, first + kept
+
+
+def box_about(points: Array, frame: Frame, margin: float, *, where: str) -> Box:
+    """Return the rectangle about points ``(N, 2)`` with a margin, as far as it lies on the image.
+
+    The margin is the same length on every side, also where pixels are not square.
+
+    Raises:
+        ImageError: fewer than two points, or none of the rectangle lies on the image.
+    """
+    if len(points) < _FEWEST:
+        raise ImageError(
+            "too few landmarks were found on it to tell which part to look at",
+            where=where,
+            expected=f"{_FEWEST} or more",
+            got=str(len(points)),
+        )
+    spacing = np.array((1.0, 1.0) if frame.spacing is None else frame.spacing)
+    low, high = points.min(axis=0), points.max(axis=0)
+    wider = margin * ((high - low) * spacing).max() / spacing
+    sides = [
+        _reach(low[axis] - wider[axis], high[axis] + wider[axis], length)
+        for axis, length in enumerate((frame.width, frame.height))
+    ]
+    if any(first >= last for first, last in sides):
+        raise ImageError("the landmarks found on it lie beside it", where=where)
+    (left, right), (top, bottom) = sides
+    return Box(left, top, right, bottom)
+
+
+def _reach(low: float, high: float, length: int) -> tuple[int, int]:
+    """Return the first pixel that a stretch covers and the one after the last; of few pixels more about its middle."""
+    short = max(0.0, (_SMALLEST - (high - low)) / 2)
+    return max(0, math.floor(low - short)), min(length, math.ceil(high + short) + 1)
+
+
+def cropped(case: Case, box: Box) -> Case:
+    """Return a part of a case as a case of its own; landmarks beside it are not on its image."""
+    whole = case.image
+    image: ImageSource
+    if isinstance(whole, ArraySlab):
+        image = ArraySlab(box.of(whole.array), whole.path)
+    elif isinstance(whole, ArrayImage):
+        image = ArrayImage(box.of(whole.array), whole.path)
+    else:
+        image = CroppedSlab(whole, box) if isinstance(whole, SlabSource) else CroppedImage(whole, box)
+    return replace(
+        case,
+        image=image,
+        frame=replace(case.frame, shape=box.shape),
+        landmarks=None if case.landmarks is None else _moved(case.landmarks, box),
+        observers={name: _moved(marks, box) for name, marks in case.observers.items()},
+    )
+
+
+def _moved(marks: LandmarkSet, box: Box) -> LandmarkSet:
+    points = marks.points - box.corner
+    rows, columns = box.shape
+    # The centre of a pixel has whole coordinates, and its area reaches half a pixel further.
+    inside = ((points >= -0.5) & (points < np.array([columns, rows]) - 0.5)).all(axis=1)
+    return LandmarkSet(points, np.where(marks.labelled & ~inside, np.int8(Status.OUTSIDE), marks.status))
+
+
+def uncropped(prediction: Prediction, box: Box, frame: Frame) -> Prediction:
+    """Return what was predicted on a part of an image in pixels of the whole, whose frame is given."""
+    return replace(
+        prediction,
+        mean=prediction.mean + box.corner,
+        frame=frame,
+        samples=None if prediction.samples is None else prediction.samples + box.corner,
+        instances=None
+        if prediction.instances is None
+        else tuple(replace(one, points=one.points + box.corner) for one in prediction.instances),
+    )
+
+
+def enclosed(prediction: Prediction, names: Sequence[str], wanted: Sequence[str]) -> Array:
+    """Return the found points ``(N, 2)`` of a prediction that count.
+
+    Args:
+        prediction: of the landmark model.
+        names: of its landmarks.
+        wanted: those that count; none names all, also elements of a chain that have no name.
+    """
+    present = prediction.presence >= 0.5
+    if wanted:
+        return prediction.mean[[i for i, name in enumerate(names) if name in wanted and present[i]]]
+    found = [one.points[one.presence >= 0.5] for one in prediction.instances or ()]
+    return np.concatenate([prediction.mean[present], *found])

@@ -1,0 +1,83 @@
+"""Which part of every image a run sees, found once before its training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bregma.bundle import find_bundle, load_bundle
+from bregma.crop import Box, CropConfig, cropped
+from bregma.errors import ImageError, LabelError
+from bregma.evaluation.case import is_labelled
+from bregma.prediction.cropping import Cropper
+from bregma.prediction.predictor import Predictor
+from bregma.recipe import Recipe
+from bregma.schema import LandmarkSchema
+from bregma.types import Case
+from bregma.workflows.track import Track
+
+log = logging.getLogger(__name__)
+
+Parts = Mapping[str, tuple[Case, ...]]
+
+
+def roi_folder(recipe: Recipe) -> Path | None:
+    """Return the folder of the bundle about whose landmarks images are cut, if there is one.
+
+    Raises:
+        BundleError: there is none where the recipe says.
+    """
+    return None if recipe.crop is None or recipe.crop.roi is None else find_bundle(recipe.crop.roi)
+
+
+def cropper_of(config: CropConfig) -> Cropper:
+    """Return what finds the part of an image.
+
+    Raises:
+        BundleError: no bundle where ``roi`` says.
+        ConfigError: settings that do not fit each other, or its landmarks.
+    """
+    return Cropper(config, None if config.roi is None else Predictor([load_bundle(config.roi)]))
+
+
+def find_boxes(parts: Parts, schema: LandmarkSchema, config: CropConfig, track: Track) -> dict[str, Box]:
+    """Return the part of every training and validation case that has one with a label on it.
+
+    Raises:
+        BundleError, ConfigError: see :func:`cropper_of`.
+        LabelError: no training case has one.
+    """
+    cropper, boxes, reason = cropper_of(config), dict[str, Box](), None
+    cases = _learned(parts)
+    for case in track(iter(cases), len(cases), "crop"):
+        try:
+            (box,) = cropper.boxes([case])
+            if not is_labelled(schema, cropped(case, box)):
+                raise ImageError("has no label on the part of it that is looked at", where=case.id)
+            boxes[case.id] = box
+        except ImageError as error:
+            log.warning("%s", error)
+            reason = reason or str(error)
+    if not any(case.id in boxes for case in parts["train"]):
+        raise LabelError("no training image has a part to look at", where="crop", got=reason)
+    return boxes
+
+
+def without_part(parts: Parts, boxes: Mapping[str, Box]) -> tuple[str, ...]:
+    """Say which cases have no part that is seen, so that nothing is learned from them."""
+    lost = [case.id for case in _learned(parts) if case.id not in boxes]
+    if not lost:
+        return ()
+    named = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+    count = "1 image" if len(lost) == 1 else f"{len(lost)} images"
+    return (f"Without a part to look at that holds a label, and so not learned from: {count} ({named}).",)
+
+
+def _learned(parts: Parts) -> list[Case]:
+    return [case for name in ("train", "val") for case in parts.get(name, ())]
+
+
+def cut(cases: Sequence[Case], boxes: Mapping[str, Box]) -> tuple[Case, ...]:
+    """Return the parts of those cases that have one."""
+    return tuple(cropped(case, boxes[case.id]) for case in cases if case.id in boxes)
