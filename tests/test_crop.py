@@ -124,9 +124,21 @@ class TestCutting:
         image.load()
         assert Flat.loads == 1
 
-    def test_an_image_that_is_smaller_than_its_frame_said(self) -> None:
-        with pytest.raises(ImageError, match="smaller than the part"):
-            Box(50, 25, 150, 120).of(pixels())
+    @pytest.mark.parametrize("image", [ArrayImage(pixels(200, 400)), ArrayImage(pixels(50, 100))])
+    def test_an_image_that_is_not_as_large_as_its_frame_says(self, image: ArrayImage) -> None:
+        whole = replace(case([[60, 60]]), image=image)
+        with pytest.raises(ImageError, match=r"c: the image is not as large as its frame says.*\(100, 200\)"):
+            cropped(whole, Box(0, 0, 40, 30))
+        with pytest.raises(ImageError, match="not as large as its frame says"):
+            CroppedImage(image, Box(0, 0, 40, 30), FRAME.shape).load()
+
+    def test_the_rest_of_the_image_is_forgotten(self) -> None:
+        slab = np.stack([pixels()] * 3)
+        box = Box(0, 25, 200, 75)
+        for whole in (ArrayImage(pixels()), ArraySlab(slab), Stored(slab), Flat()):
+            part = cropped(replace(case([[60, 60]]), image=whole), box).image.load()
+            base = part.base if part.base is not None else part
+            assert base.size <= 3 * part.size
 
     @pytest.mark.parametrize("sides", [(5, 0, 5, 10), (-1, 0, 5, 10), (0, 9, 5, 3)])
     def test_an_empty_rectangle(self, sides: tuple[int, int, int, int]) -> None:

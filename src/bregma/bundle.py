@@ -21,7 +21,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,6 +50,8 @@ from bregma.shape_model import ShapeModel
 
 FORMAT = 1
 """Version of the folder's layout; a reader refuses any other."""
+MOST_NETWORKS = 32
+"""Of an ensemble."""
 _FILES = ("schema.json", "weights.safetensors")
 LIGHT_SHAPE_WEIGHT = 0.002
 """Weight of the shape model where nobody asks for another."""
@@ -119,7 +121,7 @@ class _Header(Config):
     predict: PredictConfig = PredictConfig()
     crop: CropConfig | None = None
     refine: RefineConfig | None = None
-    ensemble: int = Field(default=1, ge=1)
+    ensemble: int = Field(default=1, ge=1, le=MOST_NETWORKS)
     """Networks whose answers are averaged: this one and the members."""
     sha256: dict[str, str]
     """File to the hash of its bytes."""
@@ -171,12 +173,14 @@ class Bundle:
     def slices(self) -> int:
         """Neighbouring slices of a volume that are read for a prediction."""
         fitted = 1 if self.regression is None else self.regression.config.slices
-        return max(self.config.preprocess.slices, fitted)
+        others = [part.slices for part in (self.roi, *self.members) if part is not None]
+        return max(self.config.preprocess.slices, fitted, *others)
 
     @property
     def parameters(self) -> int:
-        """Number of the networks' weights."""
-        parts = [part.parameters for part in (self.close_up, self.roi, *self.members) if part is not None]
+        """Number of the networks' weights; members look at the same region of interest."""
+        members = [replace(member, roi=None) for member in self.members]
+        parts = [part.parameters for part in (self.close_up, self.roi, *members) if part is not None]
         return sum(weight.numel() for weight in self.network.parameters()) + sum(parts)
 
     def shape_weight(self, asked: float | None) -> float:
@@ -248,7 +252,7 @@ def save_bundle(
         others = {_MEMBER.format(number): member for number, member in enumerate(members, 2)}
         for name_of_part, part in {_CLOSE_UP: close_up, _ROI: roi, **others}.items():
             if part is not None:
-                shutil.copytree(part, (temporary / name_of_part).parent)
+                copy_bundle(part, (temporary / name_of_part).parent)
                 hashes[name_of_part] = sha256_file(temporary / name_of_part)
         header = _Header(
             format=FORMAT,
@@ -269,6 +273,23 @@ def save_bundle(
         raise RunError(f"cannot be written ({error.strerror or error})", where=folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_bundle(source: Path, target: Path) -> None:
+    """Copy the files of a bundle that it names, and nothing else that lies beside them.
+
+    Raises:
+        BundleError: it is none.
+        OSError: a file cannot be read or written.
+    """
+    header = _header(source)
+    target.mkdir(parents=True)
+    shutil.copyfile(source / "bundle.json", target / "bundle.json")
+    for name in header.sha256:
+        if name.endswith("/bundle.json"):
+            copy_bundle((source / name).parent, (target / name).parent)
+        else:
+            shutil.copyfile(source / name, target / name)
 
 
 def _portable(predict: PredictConfig) -> PredictConfig:

@@ -67,17 +67,25 @@ class Box:
         """Return left, top, right and bottom."""
         return [self.left, self.top, self.right, self.bottom]
 
-    def of(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Return its part of pixels ``(..., H, W)``.
+    def of(self, pixels: NDArray[Any], shape: tuple[int, int], where: str | Path | None = None) -> NDArray[Any]:
+        """Return a copy of its part of pixels ``(..., H, W)``, so that the rest may be forgotten.
+
+        Args:
+            pixels: of the whole image, or of several slices.
+            shape: rows and columns that the image's frame says it has.
+            where: for messages.
 
         Raises:
-            ImageError: it reaches beyond them.
+            ImageError: the image is not as large as its frame says.
         """
-        rows, columns = pixels.shape[-2:]
-        if self.bottom > rows or self.right > columns:
-            got = f"{rows} x {columns} pixels"
-            raise ImageError("is smaller than the part of it that is to be seen", expected=str(self.to_list()), got=got)
-        return pixels[..., self.top : self.bottom, self.left : self.right]
+        if pixels.shape[-2:] != shape:
+            raise ImageError(
+                "the image is not as large as its frame says",
+                where=where,
+                expected=str(shape),
+                got=str(pixels.shape[-2:]),
+            )
+        return pixels[..., self.top : self.bottom, self.left : self.right].copy()
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,8 @@ class CroppedImage:
 
     whole: ImageSource
     box: Box
+    shape: tuple[int, int]
+    """Rows and columns of the whole image."""
 
     @property
     def path(self) -> Path | None:
@@ -94,7 +104,7 @@ class CroppedImage:
 
     def load(self) -> NDArray[Any]:
         """Return the pixels ``(H, W)`` of the part."""
-        return self.box.of(self.whole.load())
+        return self.box.of(self.whole.load(), self.shape, self.path)
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class CroppedSlab(CroppedImage):
     def load_slab(self, reach: int) -> NDArray[Any]:
         """Return the part of the slice and of ``reach`` neighbours either side, ``(2 * reach + 1, H, W)``."""
         assert isinstance(self.whole, SlabSource)
-        return self.box.of(self.whole.load_slab(reach))
+        return self.box.of(self.whole.load_slab(reach), self.shape, self.path)
 
 
 def middle_box(frame: Frame, share: float) -> Box:
@@ -154,15 +164,19 @@ def _reach(low: float, high: float, length: int) -> tuple[int, int]:
 
 
 def cropped(case: Case, box: Box) -> Case:
-    """Return a part of a case as a case of its own; landmarks beside it are not on its image."""
-    whole = case.image
+    """Return a part of a case as a case of its own; landmarks beside it are not on its image.
+
+    Raises:
+        ImageError: pixels in memory are not as many as the frame says; those on disk tell when they are read.
+    """
+    whole, shape, where = case.image, case.frame.shape, case.image.path or case.id
     image: ImageSource
     if isinstance(whole, ArraySlab):
-        image = ArraySlab(box.of(whole.array), whole.path)
+        image = ArraySlab(box.of(whole.array, shape, where), whole.path)
     elif isinstance(whole, ArrayImage):
-        image = ArrayImage(box.of(whole.array), whole.path)
+        image = ArrayImage(box.of(whole.array, shape, where), whole.path)
     else:
-        image = CroppedSlab(whole, box) if isinstance(whole, SlabSource) else CroppedImage(whole, box)
+        image = (CroppedSlab if isinstance(whole, SlabSource) else CroppedImage)(whole, box, shape)
     return replace(
         case,
         image=image,

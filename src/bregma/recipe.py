@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from bregma.bundle import PredictConfig
+from bregma.bundle import MOST_NETWORKS, PredictConfig
 from bregma.close_up import RefineConfig
 from bregma.config import Config, Loc, laid_over, read_yaml, validate, with_overrides
 from bregma.crop import CropConfig
@@ -86,9 +86,9 @@ class Recipe(Config):
     """Where the settings come from (paper, project)."""
     minutes: float | None = Field(default=None, gt=0)
     """Wall-clock budget of the training steps; the number of epochs is set from a few measured steps."""
-    ensemble: int = Field(default=1, ge=1, le=32)
-    """Networks that are trained one after another, each from its own first weights and order of images, on the same
-    labels; their answers are averaged. They share ``minutes``."""
+    ensemble: int = Field(default=1, ge=1, le=MOST_NETWORKS)
+    """Networks that are trained one after another on the same labels, each from a seed of its own (first weights, order
+    and changes of the images); their answers are averaged. They share ``minutes``; ``refine.minutes`` is each one's."""
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     evaluate: EvaluationSettings = EvaluationSettings()

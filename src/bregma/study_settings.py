@@ -59,7 +59,9 @@ class Study(Config):
     """Single settings, ``a.b=value``, over those of every arm."""
     roi: str | None = None
     """Bundle or run of a landmark model for the arms that look at a region: ``fit.roi`` of those that fit a regressor
-    to images, ``crop.roi`` of those whose recipe has a ``crop``."""
+    to images, ``crop.roi`` of those whose recipe has a ``crop``. With folds it may be the folder of a landmark model
+    that was cross-validated with the same ones (``.../seed-0``, with a run a fold), so that no model of the region has
+    seen what is held out."""
     tiers: tuple[Positive, ...] = (2.0, 5.0, 10.0)
     """Quality tiers: the share of images whose mean error is below each of these, in the study's unit: pixels at
     ``evaluate.at_size`` if that is given, else mm if every image has a spacing, else pixels of the image."""

@@ -17,6 +17,7 @@ import tiny
 from bregma.bundle import Bundle, load_bundle
 from bregma.conformal import Conformal
 from bregma.crop import Box, CropConfig, cropped, middle_box
+from bregma.data.preprocess import PreprocessConfig
 from bregma.errors import BregmaError, BundleError, ConfigError, ImageError, LabelError, RunError
 from bregma.phantoms import make_phantoms
 from bregma.prediction.cropping import Cropper
@@ -24,7 +25,7 @@ from bregma.prediction.failure import Failure
 from bregma.prediction.predictor import Predictor
 from bregma.schema import schema_from_dict
 from bregma.types import ArrayImage, Case, Dataset, Prediction
-from bregma.workflows import train
+from bregma.workflows import features, study, train
 from tiny_training import Stopper
 
 SHORT = (*tiny.OVERRIDES, "train.epochs=1")
@@ -107,7 +108,8 @@ class TestTraining:
         bundle = load_bundle(tmp_path / "bundle")
         assert bundle.crop == CropConfig(margin=0.5)
         assert bundle.roi is not None
-        assert str(finder) not in (tmp_path / "bundle" / "bundle.json").read_text().replace("provenance", "")[:400]
+        header = read(tmp_path / "bundle" / "bundle.json")
+        assert str(finder) not in json.dumps({**header, "provenance": {}})
         assert len(predictions(bundle, spots.cases[-2:])) == 2
 
     def test_an_interrupted_run_sees_the_same_parts(self, spots: Dataset, finder: Path, tmp_path: Path) -> None:
@@ -144,6 +146,34 @@ class TestTraining:
         assert lost.id not in read(made.run / "crops.json")
         assert any(lost.id in note and "not learned from" in note for note in made.evaluation.notes)  # type: ignore[union-attr]
 
+    def test_a_model_that_knows_the_scored_images_is_told_of(
+        self, spots: Dataset, finder: Path, guided: Path, tmp_path: Path
+    ) -> None:
+        assert "has learned from 3 of the 3 images" in (guided / "report.html").read_text()
+        others = {case.id: f"new-{case.id}" for case in spots.cases}
+        cases = tuple(replace(case, id=others[case.id]) for case in spots.cases)
+        splits = {part: tuple(others[one] for one in ids) for part, ids in spots.splits.items()}
+        made = train(
+            replace(spots, cases=cases, splits=splits), tmp_path / "run", overrides=[*SHORT, f"crop.roi={finder}"]
+        )
+        assert "has learned from" not in (made.run / "report.html").read_text()
+
+    def test_each_fold_has_the_landmark_model_of_its_own(self, tmp_path: Path) -> None:
+        data = tiny.dataset(train=12, val=0, test=0)
+        common = [item for item in SHORT if not item.startswith("split")]
+        finders = tmp_path / "finders.yaml"
+        finders.write_text(json.dumps({"arms": [{"name": "found"}], "folds": 2, "set": common}))
+        study(finders, data, tmp_path / "a")
+        guided = tmp_path / "guided.yaml"
+        arm = {"name": "cut", "set": ["crop.margin=0.5"]}
+        guided.write_text(json.dumps({"arms": [arm], "folds": 2, "set": common}))
+        made = study(guided, data, tmp_path / "b", overrides=[f"roi={tmp_path / 'a' / 'runs' / 'found' / 'seed-0'}"])
+        assert not made.failures
+        for fold in (0, 1):
+            run = tmp_path / "b" / "runs" / "cut" / "seed-0" / f"fold-{fold}"
+            assert f"fold-{fold}" in (run / "recipe.yaml").read_text()
+            assert "has learned from" not in (run / "report.html").read_text()
+
     @pytest.mark.parametrize(
         ("overrides", "error", "words"),
         [
@@ -158,6 +188,29 @@ class TestTraining:
         with pytest.raises(error, match=words):
             train(spots, tmp_path / "run", overrides=[*SHORT, *overrides])
         assert not (tmp_path / "run" / "plan.json").exists()
+
+    def test_features_come_from_models_of_whole_images(self, spots: Dataset, guided: Path, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="sees a part of every image"):
+            features(guided, spots, tmp_path / "features")
+
+    def test_another_part_is_seen_by_a_run_begun_again(self, spots: Dataset, finder: Path, tmp_path: Path) -> None:
+        """The start that was broken off had written everything but the plan."""
+        with pytest.raises(KeyboardInterrupt):
+            train(spots, tmp_path / "run", overrides=[*SHORT, f"crop.roi={finder}"], observer=Stopper(step=1))
+        (tmp_path / "run" / "plan.json").unlink()
+        shutil.rmtree(tmp_path / "run" / "checkpoint", ignore_errors=True)
+        shutil.rmtree(tmp_path / "run" / "tensorboard")
+        train(spots, tmp_path / "run", overrides=[*SHORT, "crop.share=0.8"], resume=True)
+        bundle = load_bundle(tmp_path / "run")
+        assert bundle.roi is None
+        assert bundle.crop == CropConfig(share=0.8)
+
+    def test_what_lies_beside_a_foreign_model_is_not_copied(self, spots: Dataset, finder: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("mine")
+        shutil.copytree(finder / "bundle", tmp_path / "foreign")
+        (tmp_path / "foreign" / "extra").symlink_to(tmp_path / "secret")
+        made = train(spots, tmp_path / "run", overrides=[*SHORT, f"crop.roi={tmp_path / 'foreign'}"])
+        assert not list(made.run.rglob("extra"))
 
     def test_features_come_from_whole_images(self, tmp_path: Path) -> None:
         phantoms = make_phantoms("lumbar_mri", 12, size=64)
@@ -220,6 +273,20 @@ class TestPrediction:
         assert isinstance(second, Failure)
         assert "cannot be read" in second.reason
         assert isinstance(third, Prediction)
+
+
+class TestSlices:
+    """The landmark model may look at more neighbouring slices than the network."""
+
+    def test_all_that_either_needs_are_read(self, finder: Path) -> None:
+        found = load_bundle(finder)
+        deep = replace(found, config=found.config.model_copy(update={"preprocess": deeper(found)}))
+        assert replace(found, crop=CropConfig(), roi=deep).slices == 5
+        assert replace(found, members=(deep,)).slices == 5
+
+
+def deeper(bundle: Bundle) -> PreprocessConfig:
+    return bundle.config.preprocess.model_copy(update={"slices": 5})
 
 
 class TestQuantities:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +126,45 @@ class TestTraining:
         with pytest.raises(ConfigError, match=r"ensemble.*fit\.train=true"):
             train(phantoms, tmp_path / "run", recipe="bmd/elastic_net", overrides=["ensemble=2"])
 
-    def test_each_has_a_correction_and_close_ups_of_its_own(self, tmp_path: Path) -> None:
+    def test_each_has_close_ups_of_its_own_and_the_bundle_is_never_without(self, tmp_path: Path) -> None:
+        data = make_phantoms("lumbar_lateral", 12, size=64, difficulty="easy")
+        ids = [case.id for case in data.cases]
+        data = replace(data, splits={"train": tuple(ids[:10]), "val": tuple(ids[10:])})
+        overrides = [
+            "model.preprocess.size=[64, 64]",
+            *(item for item in tiny.OVERRIDES if item.startswith(("model", "train", "predict", "evaluate"))),
+            "train.epochs=1",
+            "split.method=given",
+            "refine.size=32",
+            'refine.set=["train.epochs=1", "model.network.name=unet", "model.network.base_channels=4", '
+            '"model.network.levels=3", "augment.blur_px=0"]',
+            "ensemble=2",
+        ]
+        # The fourth validation is that of the second network's close-ups.
+        observer = Stopper(validation=4)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", recipe="lumbar/chain", overrides=overrides, observer=observer)
+        assert not (tmp_path / "run" / "bundle").exists()
+        train(data, tmp_path / "run", resume=True)
+        bundle = load_bundle(tmp_path / "run")
+        (member,) = bundle.members
+        assert bundle.close_up is not None
+        assert member.close_up is not None
+        assert not same(dict(bundle.close_up.network.state_dict()), dict(member.close_up.network.state_dict()))
+        prune_runs(tmp_path, dry=False)
+        assert not list((tmp_path / "run").rglob("checkpoint"))
+        assert load_bundle(tmp_path / "run").members[0].close_up is not None
+
+    def test_an_interrupted_one_that_was_pruned_may_begin_again(self, spots: Dataset, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            train(spots, tmp_path / "run", overrides=[*SHORT, "ensemble=2"], observer=Stopper(validation=3))
+        assert (tmp_path / "run" / "curves.png").is_file()
+        for path in (tmp_path / "run").rglob("*"):
+            os.utime(path, (0, 0), follow_symlinks=False)
+        prune_runs(tmp_path, unfinished=True, dry=False)
+        assert not (tmp_path / "run").exists()
+
+    def test_each_has_a_correction_of_its_own(self, tmp_path: Path) -> None:
         overrides = [*tiny.OVERRIDES, "train.epochs=1", "predict.correction=true", "ensemble=2"]
         bundle = load_bundle(train(tiny.dataset(train=60), tmp_path / "run", overrides=overrides).run)
         (member,) = bundle.members
@@ -159,8 +199,6 @@ class TestPrediction:
 
 
 def load_one(run: Path) -> Any:
-    from dataclasses import replace
-
     return replace(load_bundle(run), members=())
 
 
@@ -189,11 +227,18 @@ class TestFiles:
         with pytest.raises(BundleError, match=r"members/3.*is missing"):
             load_bundle(copied)
 
-    @pytest.mark.parametrize("count", [1, 2, 4])
+    @pytest.mark.parametrize("count", [1, 2, 4, 32])
     def test_a_header_of_another_number_is_refused(self, count: int, copied: Path) -> None:
         header = read(copied / "bundle.json")
         (copied / "bundle.json").write_text(json.dumps({**header, "ensemble": count}))
         with pytest.raises(BundleError, match="hashes are not complete"):
+            load_bundle(copied)
+
+    @pytest.mark.parametrize("count", [0, 10**12])
+    def test_a_header_of_no_possible_number_is_refused(self, count: int, copied: Path) -> None:
+        header = read(copied / "bundle.json")
+        (copied / "bundle.json").write_text(json.dumps({**header, "ensemble": count}))
+        with pytest.raises(BundleError, match="ensemble"):
             load_bundle(copied)
 
     def test_an_ensemble_is_no_member(self, run: Path, copied: Path) -> None:
@@ -216,5 +261,5 @@ class TestFiles:
         prune_runs(tmp_path, dry=False)
         left = {path.name for path in (tmp_path / "run" / "members" / "2").iterdir()}
         assert {"plan.json", "history.csv"} <= left
-        assert not left & {"checkpoint", "tensorboard", "bundle"}
+        assert not left & {"checkpoint", "tensorboard"}
         assert all(same(*pair) for pair in zip(before, weights(tmp_path / "run"), strict=True))

@@ -13,7 +13,7 @@ import torch
 from bregma import geometry
 from bregma.bundle import Bundle, PredictConfig
 from bregma.correction import Correction
-from bregma.crop import cropped, uncropped
+from bregma.crop import Box, cropped, uncropped
 from bregma.data.augment import NO_CHANGE, Geometric
 from bregma.data.loader import SampleSource
 from bregma.data.preprocess import PreprocessConfig, input_matrix
@@ -78,18 +78,17 @@ class Predictor:
         self._close_ups = [
             None if bundle.close_up is None else Predictor([bundle.close_up], config) for bundle in bundles
         ]
-        # What cuts an image to its part finds this part on the whole of it.
+        # Found on the whole image, once for all networks that look at the same region.
+        device = PredictConfig(accelerator=self.settings[0].accelerator)
+        finders = {bundle.roi.name: Predictor([bundle.roi], device) for bundle in bundles if bundle.roi is not None}
+        found_by = [None if bundle.roi is None else finders[bundle.roi.name] for bundle in bundles]
         self._croppers = [
-            None
-            if bundle.crop is None
-            else Cropper(bundle.crop, None if bundle.roi is None else Predictor([bundle.roi]))
-            for bundle in bundles
+            None if bundle.crop is None else Cropper(bundle.crop, finder)
+            for bundle, finder in zip(bundles, found_by, strict=True)
         ]
         self._regressors = [
-            None
-            if bundle.regression is None
-            else Regressor(bundle, None if bundle.roi is None else Predictor([bundle.roi]))
-            for bundle in bundles
+            None if bundle.regression is None else Regressor(bundle, finder)
+            for bundle, finder in zip(bundles, found_by, strict=True)
         ]
 
     def predict(self, cases: Iterable[Case]) -> Iterator[Prediction | Failure]:
@@ -117,17 +116,24 @@ class Predictor:
     def _average(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         if not cases:
             return iter(())
-        answers = [self._by_one(number, cases) for number in range(len(self.bundles))]
+        boxes = self._boxes(cases)
+        answers = [self._by_one(number, cases, boxes[number]) for number in range(len(self.bundles))]
         return (self._together(parts) for parts in zip(*answers, strict=True))
 
-    def _by_one(self, number: int, cases: Sequence[Case]) -> list[Prediction]:
+    def _boxes(self, cases: Sequence[Case]) -> list[list[Box] | None]:
+        """Return for every network the parts of the cases that it sees; None is the whole."""
+        found: list[list[Box] | None] = []
+        for number, cropper in enumerate(self._croppers):
+            before = next((i for i in range(number) if cropper is not None and cropper == self._croppers[i]), None)
+            found.append(None if cropper is None else cropper.boxes(cases) if before is None else found[before])
+        return found
+
+    def _by_one(self, number: int, cases: Sequence[Case], boxes: list[Box] | None) -> list[Prediction]:
         bundle, settings, close_up = self.bundles[number], self.settings[number], self._close_ups[number]
         regressor = self._regressors[number]
         if regressor is not None:
             found = (regressor.predict(case, self.name) for case in cases)
             return [with_intervals(one, bundle) for one in found]
-        cropper = self._croppers[number]
-        boxes = None if cropper is None else cropper.boxes(cases)
         shown = cases if boxes is None else [cropped(*pair) for pair in zip(cases, boxes, strict=True)]
         views = [list(view) for view in self._views(bundle, settings, shown)]
         seen = [self._together(parts) for parts in zip(*views, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def correction_of(bundle: Path, cases: Sequence[Case], track: Track) -> Correcti
     Returns:
         None where too few images are left, or a correction does not help.
     """
-    loaded = load_bundle(bundle)
+    loaded = replace(load_bundle(bundle), members=())
     plain = PredictConfig(correction=False, shape_weight=0.0, flag_sd=0.0)
     whole = [case for case in cases if case.landmarks is not None and case.landmarks.labelled.all()]
     answers = track(Predictor([loaded], plain).predict(whole), len(whole), "correct")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
-from bregma.bundle import find_bundle, load_bundle
+from bregma.bundle import PredictConfig, find_bundle, load_bundle
 from bregma.crop import Box, CropConfig, cropped
+from bregma.data.split import Split
 from bregma.errors import ImageError, LabelError
 from bregma.evaluation.case import is_labelled
 from bregma.prediction.cropping import Cropper
@@ -15,10 +17,15 @@ from bregma.prediction.predictor import Predictor
 from bregma.recipe import Recipe
 from bregma.schema import LandmarkSchema
 from bregma.types import Case
+from bregma.workflows.run_folder import RunFolder
 from bregma.workflows.track import Track
+
+LEARNED = ("train", "val")
+"""The parts of a split that a training looks at."""
 
 log = logging.getLogger(__name__)
 
+_DEVICES = get_args(PredictConfig.model_fields["accelerator"].annotation)
 Parts = Mapping[str, tuple[Case, ...]]
 
 
@@ -31,24 +38,46 @@ def roi_folder(recipe: Recipe) -> Path | None:
     return None if recipe.crop is None or recipe.crop.roi is None else find_bundle(recipe.crop.roi)
 
 
-def cropper_of(config: CropConfig) -> Cropper:
-    """Return what finds the part of an image.
+def seen_before(recipe: Recipe, split: Split) -> tuple[str, ...]:
+    """Say whether the landmark model of a region of interest has learned from images that the run is scored on.
+
+    It finds its landmarks better there than on images of new subjects. Images are told by their ids; a bundle without
+    its run does not tell what it learned from.
+    """
+    roi = next((part.roi for part in (recipe.crop, recipe.fit) if part is not None and part.roi is not None), None)
+    scored = next((split.parts[name] for name in ("test", "val") if split.parts.get(name)), ())
+    if roi is None or not (Path(roi) / "split.json").is_file():
+        return ()
+    parts = RunFolder(Path(roi)).read_split().parts
+    learned = {case for name in ("train", "val") for case in parts.get(name, ())}
+    both = [case for case in scored if case in learned]
+    if not both:
+        return ()
+    return (
+        f"The landmark model of the region of interest has learned from {len(both)} of the {len(scored)} images scored "
+        "here, so that the figures may be optimistic.",
+    )
+
+
+def cropper_of(config: CropConfig, accelerator: object = "auto") -> Cropper:
+    """Return what finds the part of an image, on the device that the training is to take.
 
     Raises:
         BundleError: no bundle where ``roi`` says.
         ConfigError: settings that do not fit each other, or its landmarks.
     """
-    return Cropper(config, None if config.roi is None else Predictor([load_bundle(config.roi)]))
+    # What is none is refused with the other settings of the training.
+    device = PredictConfig.model_validate({"accelerator": accelerator if accelerator in _DEVICES else "auto"})
+    return Cropper(config, None if config.roi is None else Predictor([load_bundle(config.roi)], device))
 
 
-def find_boxes(parts: Parts, schema: LandmarkSchema, config: CropConfig, track: Track) -> dict[str, Box]:
+def find_boxes(parts: Parts, schema: LandmarkSchema, cropper: Cropper, track: Track) -> dict[str, Box]:
     """Return the part of every training and validation case that has one with a label on it.
 
     Raises:
-        BundleError, ConfigError: see :func:`cropper_of`.
         LabelError: no training case has one.
     """
-    cropper, boxes, reason = cropper_of(config), dict[str, Box](), None
+    boxes, reason = dict[str, Box](), None
     cases = _learned(parts)
     for case in track(iter(cases), len(cases), "crop"):
         try:
@@ -75,7 +104,15 @@ def without_part(parts: Parts, boxes: Mapping[str, Box]) -> tuple[str, ...]:
 
 
 def _learned(parts: Parts) -> list[Case]:
-    return [case for name in ("train", "val") for case in parts.get(name, ())]
+    return [case for name in LEARNED for case in parts.get(name, ())]
+
+
+def with_part(parts: Parts, boxes: Mapping[str, Box]) -> dict[str, tuple[Case, ...]]:
+    """Return the parts of the split without the cases that nothing is learned from."""
+    return {
+        name: tuple(case for case in cases if case.id in boxes) if name in LEARNED else cases
+        for name, cases in parts.items()
+    }
 
 
 def cut(cases: Sequence[Case], boxes: Mapping[str, Box]) -> tuple[Case, ...]:

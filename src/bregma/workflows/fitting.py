@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ def regression_of(folder: Path, cases: Sequence[Case], config: FitConfig, track:
         ConfigError: a network without features, or no bundle where the region of interest is to come from.
         LabelError: too few cases or subjects, or a target that does not vary.
     """
-    bundle = load_bundle(folder)
+    bundle = replace(load_bundle(folder), members=())
     roi = None if config.roi is None else find_bundle(config.roi)
     covariates = learn_covariates(cases, config.covariates)
     maker = RowMaker(bundle, config, covariates, None if roi is None else Predictor([load_bundle(roi)]))
@@ -90,8 +90,8 @@ def targets_of(bundle: Bundle, cases: Sequence[Case]) -> dict[str, Array]:
 
 
 def residuals_of(folder: Path, cases: Sequence[Case], track: Track) -> dict[str, Conformal]:
-    """Return how far off a bundle's quantities are on cases that it has not learned from."""
-    bundle = load_bundle(folder)
+    """Return how far off the quantities of a bundle's own network are on cases that it has not learned from."""
+    bundle = replace(load_bundle(folder), members=())
     answers = list(track(Predictor([bundle]).predict(cases), len(cases), "residuals"))
     subjects = [case.subject for case in cases]
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from bregma import __version__
+from bregma.bundle import copy_bundle
 from bregma.config import Config, read_yaml, save_yaml, validate
 from bregma.crop import Box
 from bregma.data.split import Split
@@ -68,11 +69,11 @@ class RunFolder:
 
     @property
     def within(self) -> tuple[RunFolder, ...]:
-        """The runs of its further networks, which lie in this one; what a link leads to is none of them."""
+        """The runs of its further networks, and of theirs; what a link leads to is none of them."""
         folder = self.root / "members"
         members = [] if folder.is_symlink() else sorted(folder.glob("*"))
         found = [RunFolder(one) for one in (self.close_up, *members) if not one.is_symlink()]
-        return tuple(run for run in found if run.exists())
+        return tuple(one for run in found if run.exists() for one in (run, *run.within))
 
     @property
     def report(self) -> Path:
@@ -105,9 +106,9 @@ class RunFolder:
 
     def keep_crops(self, boxes: Mapping[str, Box], roi: Path | None) -> None:
         """Write which part of every case is seen, with a copy of the bundle that found it, for a resumed run."""
+        shutil.rmtree(self.root / "roi", ignore_errors=True)
         if roi is not None:
-            shutil.rmtree(self.root / "roi", ignore_errors=True)
-            shutil.copytree(roi, self.root / "roi")
+            copy_bundle(roi, self.root / "roi")
         write_json(self.root / "crops.json", {case: box.to_list() for case, box in boxes.items()})
 
     def read_crops(self) -> dict[str, Box]:

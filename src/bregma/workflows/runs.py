@@ -24,10 +24,17 @@ State = Literal["finished", "unfinished", "broken"]
 
 _SCRATCH = ("checkpoint", "tensorboard")
 """What a finished run no longer needs: its bundle holds the weights and history.csv the curves."""
-_COPIED = (*_SCRATCH, "bundle")
-"""What the runs within a finished run no longer need: their models are in its bundle."""
-_SETTINGS = ("crops.json", "roi", "provenance.json", "split.json", "schema.json", "recipe.yaml", "plan.json")
-_UNFINISHED = (*_SCRATCH, "close_up", "members", "history.csv", *_SETTINGS)
+_SETTINGS = (
+    "suspects.csv",
+    "crops.json",
+    "roi",
+    "provenance.json",
+    "split.json",
+    "schema.json",
+    "recipe.yaml",
+    "plan.json",
+)
+_UNFINISHED = (*_SCRATCH, "close_up", "members", "history.csv", "curves.png", *_SETTINGS)
 """What a run consists of before its bundle is there; the plan goes last, so that a run half removed is still seen."""
 _IDLE = timedelta(hours=1)
 """A training writes its checkpoint and history far more often; a run that is younger may be in progress."""
@@ -143,7 +150,7 @@ def prune_runs(
             continue
         if row.state == "finished":
             parts = [part for part in _own(folder, _SCRATCH) if part.is_dir()]
-            parts += [part for one in RunFolder(folder).within for part in _own(one.root, _COPIED) if part.is_dir()]
+            parts += [part for one in RunFolder(folder).within for part in _own(one.root, _SCRATCH) if part.is_dir()]
             found += [(Pruned(str(part), f"{part.name} of a finished run", _size(part)), [part]) for part in parts]
         elif row.state == "unfinished" and unfinished and not RunFolder(folder).bundle.exists() and _idle(folder):
             parts = _own(folder, _UNFINISHED)

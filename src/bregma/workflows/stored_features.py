@@ -196,6 +196,12 @@ def _source(source: str, size: int, pretrained: str) -> tuple[Any, PreprocessCon
     """Return network, preprocessing and origin of a bundle or a timm encoder."""
     if Path(source).exists():
         bundle: Bundle = load_bundle(source)
+        if bundle.crop is not None:
+            raise ConfigError(
+                "the model sees a part of every image, and features are taken of whole ones",
+                where=source,
+                fix="name a model trained without `crop`, or an encoder; --roi pools over what landmarks enclose",
+            )
         weights = sha256_file(find_bundle(source) / "weights.safetensors")
         return bundle.network, bundle.config.preprocess, {"bundle": bundle.name, "weights_sha256": weights}
     config, reason = resolve_pretrained(

@@ -163,7 +163,20 @@ def recipe_of(study: Study, trial: Trial) -> LoadedRecipe:
         folded = {"method": "kfold", "folds": study.folds, "fold": trial.fold}
         fixed["split"] = {"val_share": _VAL_SHARE, **study.split.model_dump(exclude_unset=True), **folded}
     data = laid_over(loaded.recipe.model_dump(mode="json", exclude_unset=True), fixed)
+    if trial.fold is not None:
+        data |= _of_fold(data, trial.fold)
     return replace(loaded, recipe=validate(Recipe, data, where=loaded.where, lines=loaded.lines))
+
+
+def _of_fold(data: Mapping[str, Any], fold: int) -> dict[str, Any]:
+    """Return the parts of a recipe whose landmark model was cross-validated, with the model of the fold."""
+    found = {}
+    for name in ("crop", "fit"):
+        part = data.get(name)
+        roi = part.get("roi") if isinstance(part, dict) else None
+        if isinstance(part, dict) and roi is not None and (Path(roi) / f"fold-{fold}").is_dir():
+            found[name] = {**part, "roi": str(Path(roi) / f"fold-{fold}")}
+    return found
 
 
 def _check_fit(study: Study, recipes: Mapping[Trial, LoadedRecipe], dataset: Dataset) -> None:

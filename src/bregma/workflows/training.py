@@ -35,7 +35,7 @@ from bregma.training.plan import Planned, make_plan, with_reference, with_standa
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
 from bregma.workflows.correcting import correction_of
-from bregma.workflows.cropping import cropper_of, cut, find_boxes, roi_folder, without_part
+from bregma.workflows.cropping import cropper_of, cut, find_boxes, roi_folder, seen_before, with_part, without_part
 from bregma.workflows.evaluation import evaluate_bundle
 from bregma.workflows.fitting import check_fit, regression_of, residuals_of
 from bregma.workflows.loading import DataOptions, load_data
@@ -150,9 +150,7 @@ def train_loaded(
         folder.check_new(again=resume)
         with settings_of(loaded):
             run = _begin(folder, dataset, loaded, track)
-    trainer = _trainer(folder, dataset.schema, run, observer)
-    trained = trainer.fit(resume=resume) if run.recipe.trains_network else trainer.untrained()
-    return _finish(folder, dataset, run, trained, observer, track)
+    return _finish(folder, dataset, run, _trained(folder, dataset.schema, run, observer, resume), observer, track)
 
 
 @dataclass(frozen=True)
@@ -211,13 +209,14 @@ def _begin(folder: RunFolder, dataset: Dataset, loaded: LoadedRecipe, track: Tra
         planned = fit_to_budget(planned, dataset.schema, cases, loaded.recipe.minutes / loaded.recipe.ensemble)
     check_length(planned.plan.train, _shown(planned, cases))
     about = provenance(dataset, run.split, command_line(), planned.plan)
+    about["notes"] = list(run.notes)
     if loaded.recipe.data.exclude is not None:
         folder.keep_suspects(loaded.recipe.data.exclude)
         about["labels"] = {"table": loaded.recipe.data.exclude, **run.trusted.to_dict()}
     if run.boxes is not None:
         folder.keep_crops(run.boxes, roi_folder(loaded.recipe))
     folder.write_settings(loaded.recipe, planned, dataset.schema, run.split, about)
-    return replace(run, planned=planned, roi=folder.roi)
+    return replace(run, planned=planned, roi=None if roi_folder(loaded.recipe) is None else folder.roi)
 
 
 def _shown(planned: Planned, cases: Sequence[Case]) -> int:
@@ -235,6 +234,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe, track: Track | None = None) 
     parts, trusted = _trusted_parts(dataset, split, loaded.recipe, loaded.recipe.data.exclude)
     _check_shapes(loaded.recipe, parts["train"])
     boxes, notes = _boxes(loaded.recipe, parts, dataset.schema, track)
+    parts = parts if boxes is None else with_part(parts, boxes)
     seen = parts["train"] if boxes is None else cut(parts["train"], boxes)
     planned = make_plan(
         fingerprint(Dataset(dataset.name, dataset.schema, seen)),
@@ -254,6 +254,7 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe, track: Track | None = None) 
     planned = with_places(planned, dataset.schema, seen)
     planned = with_first_weights(with_reference(planned, seen))
     check_plan(planned.plan, dataset.schema, _shown(planned, seen))
+    notes = (*notes, *seen_before(loaded.recipe, split))
     return _Run(loaded.recipe, planned, split, parts, trusted, boxes, notes)
 
 
@@ -269,10 +270,10 @@ def _boxes(
             where="crop",
             fix="leave it out; fit.roi pools the features over what landmarks enclose",
         )
+    cropper = cropper_of(recipe.crop, recipe.train.get("accelerator"))
     if track is None:
-        cropper_of(recipe.crop)
         return None, ()
-    boxes = find_boxes(parts, schema, recipe.crop, track)
+    boxes = find_boxes(parts, schema, cropper, track)
     return boxes, without_part(parts, boxes)
 
 
@@ -334,8 +335,10 @@ def _stored(folder: RunFolder, dataset: Dataset) -> _Run:
     split, recipe = folder.read_split(), folder.read_recipe()
     parts, trusted = _trusted_parts(dataset, split, recipe, folder.suspects)
     boxes = None if recipe.crop is None else folder.read_crops()
-    notes = () if boxes is None else without_part(parts, boxes)
-    return _Run(recipe, folder.read_plan(), split, parts, trusted, boxes, notes, folder.roi)
+    parts = parts if boxes is None else with_part(parts, boxes)
+    notes = tuple(map(str, read_json(folder.root / "provenance.json").get("notes", ())))
+    roi = None if recipe.crop is None or recipe.crop.roi is None else folder.roi
+    return _Run(recipe, folder.read_plan(), split, parts, trusted, boxes, notes, roi)
 
 
 def _help(folder: RunFolder, dataset: Dataset, resume: bool) -> NoReturn:
@@ -420,6 +423,18 @@ def _deploy(
         with atomic_path(folder.root / "curves.png") as temporary:
             temporary.write_bytes(learning_curves(trained.history, format="png"))
     parts: dict[str, Any] = {"roi": run.roi}
+    images, seconds = trained.images, trained.seconds
+    # Before the bundle is there at all, so that it is never there without them.
+    if run.recipe.refine is not None:
+        close_up = _train_close_up(folder, dataset.schema, run, run.recipe.refine, observer, track)
+        about["close_up"] = {"images": close_up.images, "seconds": round(close_up.seconds, 1)}
+        parts |= {"refine": run.recipe.refine, "close_up": close_up.bundle}
+    members = [_train_member(folder, dataset, run, number, observer, track) for number in _further(run.recipe)]
+    if members:
+        images += sum(made.images for made in members)
+        seconds += sum(made.seconds for made in members)
+        about["training"] |= {"networks": 1 + len(members), "images": images, "seconds": round(seconds, 1)}
+        parts["members"] = [RunFolder(folder.member(number)).bundle for number in _further(run.recipe)]
 
     def save() -> None:
         save_bundle(
@@ -435,8 +450,6 @@ def _deploy(
             **parts,
         )
 
-    # The last, so that a bundle is not there for long without the other networks.
-    members = [_train_member(folder, dataset, run, number, observer, track) for number in _further(run.recipe)]
     save()
     notes = (*run.trusted.notes, *run.notes, *(found.sentence for found in target_findings(dataset)))
     if run.recipe.fit is not None:
@@ -446,21 +459,11 @@ def _deploy(
         parts |= {"regression": fitted.regression, "roi": fitted.roi, "conformal": fitted.regression.conformal}
     elif run.planned.plan.model.codec.name == "scalar" and run.parts.get("val"):
         parts["conformal"] = residuals_of(folder.bundle, run.parts["val"], track)
-    if run.recipe.refine is not None:
-        close_up = _train_close_up(folder, dataset.schema, run, run.recipe.refine, observer, track)
-        about["close_up"] = {"images": close_up.images, "seconds": round(close_up.seconds, 1)}
-        parts |= {"refine": run.recipe.refine, "close_up": close_up.bundle}
     if run.recipe.predict.correction:
         correction = correction_of(folder.bundle, run.parts["train"], track)
         about["correction"] = None if correction is None else {"px": correction.before, "px_after": correction.after}
         parts["correction"] = correction
-    images, seconds = trained.images, trained.seconds
-    if members:
-        images += sum(made.images for made in members)
-        seconds += sum(made.seconds for made in members)
-        about["training"] |= {"networks": 1 + len(members), "images": images, "seconds": round(seconds, 1)}
-        parts["members"] = [RunFolder(folder.member(number)).bundle for number in _further(run.recipe)]
-    if len(parts) > 1:
+    if parts.keys() & {"regression", "conformal", "correction"}:
         save()
     return _Made(images, seconds, notes)
 
@@ -486,8 +489,14 @@ def _train_member(
         own.write_settings(recipe, planned, dataset.schema, run.split, about)
     if observer is not None:
         observer.say(f"network {number} of {run.recipe.ensemble}")
-    trained = _trainer(own, dataset.schema, one, observer).fit(resume=True)
+    trained = _trained(own, dataset.schema, one, observer, resume=True)
     return _deploy(own, dataset, one, trained, observer, track)
+
+
+def _trained(folder: RunFolder, schema: LandmarkSchema, run: _Run, observer: Observer | None, resume: bool) -> Trained:
+    """Train; the trainer, with its images in memory, is gone before another one is made."""
+    trainer = _trainer(folder, schema, run, observer)
+    return trainer.fit(resume=resume) if run.recipe.trains_network else trainer.untrained()
 
 
 def _trainer(folder: RunFolder, schema: LandmarkSchema, run: _Run, observer: Observer | None) -> Trainer:
