@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 
 import pytest
 from rich.console import Console
 
-from bregma.console import TrainingProgress, show_error, show_json, show_table, track
+from bregma.console import TrainingProgress, set_up_logging, show_error, show_json, show_table, track
 
 
 def shown(*, terminal: bool = False) -> tuple[io.StringIO, Console]:
@@ -18,6 +19,24 @@ def shown(*, terminal: bool = False) -> tuple[io.StringIO, Console]:
 
 def row(epoch: int, images: float, seconds: float, **errors: float) -> dict[str, float]:
     return {"epoch": float(epoch), "train_loss": 1.25, "images": images, "seconds": seconds, **errors}
+
+
+def test_a_warning_is_shown_once_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("bregma.tests")
+    kept = logging.getLogger("bregma").handlers[:]
+    try:
+        set_up_logging(0)
+        for name in ("a", "a", "b"):
+            log.warning("no weights of %s", name)
+            log.error("broken: %s", name)
+        first = capsys.readouterr().err
+        set_up_logging(0)
+        log.warning("no weights of %s", "a")
+        second = capsys.readouterr().err
+    finally:
+        logging.getLogger("bregma").handlers[:] = kept
+    assert first.count("no weights of a") == first.count("no weights of b") == second.count("no weights of a") == 1
+    assert first.count("broken: a") == 2
 
 
 def test_a_line_a_validation() -> None:

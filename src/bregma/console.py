@@ -47,14 +47,35 @@ def err() -> Console:
 
 
 def set_up_logging(verbose: int) -> None:
-    """Send log records to standard error: warnings, with 1 also what is going on, with 2 all details."""
+    """Send log records to standard error: warnings, with 1 also what is going on, with 2 all details.
+
+    A warning that every run of a study would repeat is shown once.
+    """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     handler = RichHandler(console=err(), show_path=verbose > 1, show_time=verbose > 0, rich_tracebacks=False)
     logger = logging.getLogger("bregma")
+    handler.addFilter(_Once())
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     # Fabric announces its precision on a stream of its own; the plan says it already.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(max(level, logging.WARNING))
+
+
+class _Once(logging.Filter):
+    """Lets a warning pass when it is heard for the first time, and everything else always."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be shown."""
+        text = record.getMessage()
+        if record.levelno != logging.WARNING:
+            return True
+        known = text in self._heard
+        self._heard.add(text)
+        return not known
 
 
 def show_json(data: Any) -> None:
