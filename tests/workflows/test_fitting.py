@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,9 +17,11 @@ import tiny
 from bregma.bundle import load_bundle
 from bregma.errors import BregmaError, ConfigError, LabelError
 from bregma.geometry import Frame
+from bregma.io import FileImage
 from bregma.prediction.failure import Failure
 from bregma.prediction.features import ROI_SIDE, SPACING, FeatureExtractor, region_of
 from bregma.prediction.predictor import Predictor
+from bregma.prediction.regressed import features_remembered
 from bregma.schema import schema_from_dict
 from bregma.types import ArrayImage, ArraySlab, Case, Dataset, LandmarkSet, Prediction
 from bregma.workflows import study, train
@@ -349,3 +353,71 @@ def test_a_study_holds_a_measured_number_against_one_that_is_read_off(tmp_path: 
     assert [arm.mre.n for arm in result.table.arms] == [len(data)] * 2
     assert {"gap_mae", "gap_r2"} <= {row.metric for row in result.table.comparison.rows}
     assert (tmp_path / "study" / "study.html").is_file()
+
+
+class TestRemembered:
+    """In a study, what several regressors see of an image is computed once, and is what each would have computed."""
+
+    @staticmethod
+    def stored(folder: Path, count: int = 24) -> Dataset:
+        """Return squares as files, since only what is on disk can be told from what it was."""
+        folder.mkdir()
+        kept = []
+        for case in cases(count):
+            path = folder / f"{case.id}.png"
+            cv2.imwrite(str(path), case.image.load())
+            kept.append(replace(case, image=FileImage(path)))
+        ids = [case.id for case in kept]
+        return Dataset("grey", SCHEMA, tuple(kept), {"train": tuple(ids[:-6]), "test": tuple(ids[-6:])})
+
+    @pytest.fixture
+    def counted(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        seen: list[str] = []
+        usual = FeatureExtractor.of
+
+        def of(self: FeatureExtractor, case: Case) -> Any:
+            seen.append(case.id)
+            return usual(self, case)
+
+        monkeypatch.setattr(FeatureExtractor, "of", of)
+        return seen
+
+    def test_once_an_image_and_the_same_figures(self, counted: list[str], tmp_path: Path) -> None:
+        data = self.stored(tmp_path / "images")
+        fits = {name: f"fit.regressor={{name: {name}}}" for name in ("elastic_net", "svr")}
+        text = {"arms": [{"name": name, "set": [fit]} for name, fit in fits.items()], "set": list(SMALL)}
+        (tmp_path / "s.yaml").write_text(json.dumps(text))
+        study(tmp_path / "s.yaml", data, tmp_path / "out")
+        trained = [case for case in counted if case in data.splits["train"]]
+        assert sorted(trained) == sorted(data.splits["train"])
+        for name, fit in fits.items():
+            alone = train(data, tmp_path / name, overrides=[*SMALL, fit])
+            together = tmp_path / "out" / "runs" / name / "seed-0"
+            numbers = [(run / "bundle" / "regression.safetensors").read_bytes() for run in (alone.run, together)]
+            assert numbers[0] == numbers[1]
+
+    def test_a_single_training_remembers_nothing(self, counted: list[str], tmp_path: Path) -> None:
+        data = self.stored(tmp_path / "images")
+        for number in range(2):
+            train(data, tmp_path / f"run{number}", overrides=[*SMALL, "fit.regressor={name: mean}"])
+        assert len([case for case in counted if case in data.splits["train"]]) == 2 * len(data.splits["train"])
+
+    @pytest.mark.parametrize("change", ["image", "network", "input", "kinds"])
+    def test_whatever_changes_the_features_has_its_own(self, change: str, counted: list[str], tmp_path: Path) -> None:
+        data = self.stored(tmp_path / "images")
+        other = {
+            "network": ["train.seed=5"],
+            "input": ["model.preprocess.size=[96, 96]"],
+            "kinds": ["fit.intensities=false"],
+            "image": [],
+        }[change]
+        with features_remembered():
+            train(data, tmp_path / "a", overrides=[*SMALL, "fit.regressor={name: mean}"])
+            first = len(counted)
+            if change == "image":
+                path = tmp_path / "images" / f"{data.splits['train'][0]}.png"
+                cv2.imwrite(str(path), np.rot90(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).copy())
+                os.utime(path, (1, 1))
+            train(data, tmp_path / "b", overrides=[*SMALL, "fit.regressor={name: mean}", *other])
+        again = len(counted) - first
+        assert again == (1 if change == "image" else first)

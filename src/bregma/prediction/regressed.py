@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import numpy as np
 
 from bregma.bundle import Bundle
@@ -13,6 +18,21 @@ from bregma.prediction.features import FeatureExtractor, Locator
 from bregma.regression import FitConfig
 from bregma.regression.covariates import Covariates
 from bregma.types import Case, Prediction
+
+
+_MOST_BYTES = 512 * 2**20
+_remembered: ContextVar[dict[tuple[object, ...], Array] | None] = ContextVar("_remembered", default=None)
+"""Features of images by what gives them and which file they are of, while somebody wants them kept."""
+
+
+@contextlib.contextmanager
+def features_remembered() -> Iterator[None]:
+    """Take the features of an image once for all models that would take the same ones, as in a study."""
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
 
 
 class RowMaker:
@@ -31,6 +51,7 @@ class RowMaker:
     def __init__(self, bundle: Bundle, config: FitConfig, covariates: Covariates, roi: Locator | None) -> None:
         self.covariates = covariates
         self._extractor: FeatureExtractor | None = None
+        self._origin: tuple[object, ...] = ()
         if not config.only_covariates:
             preprocess = bundle.config.preprocess
             if config.slices > 1:
@@ -38,6 +59,10 @@ class RowMaker:
             self._extractor = FeatureExtractor(
                 bundle.network, preprocess, pyramid=config.pyramid, intensities=config.intensities, roi=roi
             )
+            if _remembered.get() is not None:
+                finder = None if bundle.roi is None else bundle.roi.name
+                wanted = (config.pyramid, config.intensities, config.roi, finder)
+                self._origin = (_fingerprint(bundle), preprocess.model_dump_json(), *wanted)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -53,7 +78,29 @@ class RowMaker:
         covariates = self.covariates.of(case)
         if self._extractor is None:
             return covariates
-        return np.concatenate([self._extractor.of(case).pooled, covariates])
+        return np.concatenate([self._features(self._extractor, case), covariates])
+
+    def _features(self, extractor: FeatureExtractor, case: Case) -> Array:
+        kept, path = _remembered.get(), case.image.path
+        if kept is None or not self._origin or path is None or not path.is_file():
+            return extractor.of(case).pooled
+        about = path.stat()
+        key = (*self._origin, case.id, str(path.resolve()), about.st_mtime_ns, about.st_size, str(case.frame))
+        if key not in kept:
+            row = extractor.of(case).pooled
+            if (len(kept) + 1) * row.nbytes > _MOST_BYTES:
+                return row
+            kept[key] = row
+        return kept[key]
+
+
+def _fingerprint(bundle: Bundle) -> str:
+    """Return a hash of the network's weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(bundle.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Regressor:

@@ -17,6 +17,7 @@ from bregma.evaluation.stored import StoredRun, load_run
 from bregma.evaluation.study import compare_arms
 from bregma.files import read_json, write_json
 from bregma.prediction.predictor import Predictor
+from bregma.prediction.regressed import features_remembered
 from bregma.recipe import LoadedRecipe, Recipe, load_recipe
 from bregma.report.study import StudyRun, write_study
 from bregma.results import StudyTable
@@ -136,13 +137,14 @@ def study(
     _check_fit(plan, recipes, dataset)
     _check_recipes(recipes, dataset, root)
     failures: dict[Trial, str] = {}
-    for number, (trial, loaded) in enumerate(recipes.items(), start=1):
-        announce(f"{number} of {len(recipes)}: {trial}")
-        try:
-            _train_once(dataset, trial.folder(root), loaded, observer, track)
-        except BregmaError as error:
-            announce(f"failed: {error}")
-            failures[trial] = str(error)
+    with features_remembered():
+        for number, (trial, loaded) in enumerate(recipes.items(), start=1):
+            announce(f"{number} of {len(recipes)}: {trial}")
+            try:
+                _train_once(dataset, trial.folder(root), loaded, observer, track)
+            except BregmaError as error:
+                announce(f"failed: {error}")
+                failures[trial] = str(error)
     table = _compare(plan, dataset, root, failures)
     return StudyResult(root, _page(plan, root, table, failures), table, {str(t): why for t, why in failures.items()})
 
