@@ -19,7 +19,6 @@ from bregma.regression import FitConfig
 from bregma.regression.covariates import Covariates
 from bregma.types import Case, Prediction
 
-
 _MOST_BYTES = 512 * 2**20
 _remembered: ContextVar[dict[tuple[object, ...], Array] | None] = ContextVar("_remembered", default=None)
 """Features of images by what gives them and which file they are of, while somebody wants them kept."""
