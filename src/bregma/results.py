@@ -333,6 +333,8 @@ class StudyTable:
         landmarks: errors by landmark, the hardest of the reference first.
         comparison: every figure side by side.
         notes: what a reader must know.
+        quantity: the number of whole images whose absolute errors are compared; None where they are radial errors of
+            landmarks.
     """
 
     title: str
@@ -343,12 +345,14 @@ class StudyTable:
     landmarks: Breakdown
     comparison: ComparisonTable
     notes: tuple[str, ...] = ()
+    quantity: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
             "title": self.title,
             "unit": self.unit,
+            "quantity": self.quantity,
             "arms": [arm.to_dict() for arm in self.arms],
             "tiers": list(self.tiers),
             "tags": [tag.to_dict() for tag in self.tags],

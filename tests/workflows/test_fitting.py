@@ -22,6 +22,7 @@ from bregma.prediction.failure import Failure
 from bregma.prediction.features import ROI_SIDE, SPACING, FeatureExtractor, region_of
 from bregma.prediction.predictor import Predictor
 from bregma.prediction.regressed import features_remembered
+from bregma.report.study_figures import arms_together
 from bregma.schema import schema_from_dict
 from bregma.types import ArrayImage, ArraySlab, Case, Dataset, LandmarkSet, Prediction
 from bregma.workflows import study, train
@@ -327,7 +328,11 @@ def test_a_study_compares_them_by_their_quantity(tmp_path: Path) -> None:
     assert mean.difference.value == pytest.approx(mean.mre.value - grey.mre.value)
     assert {"level_r2", "side_mae"} <= {row.metric for row in result.table.comparison.rows}
     assert list(result.table.landmarks.rows) == ["level"]
-    assert (tmp_path / "study" / "study.html").is_file()
+    assert result.table.quantity == "Level"
+    page = (tmp_path / "study" / "study.html").read_text()
+    assert "Absolute errors of Level" in page
+    assert "By quantity" in page
+    assert not any(word in page for word in ("Radial", "radial", "MRE", "andmark", "Learning curves"))
     again = study(study_file, data, tmp_path / "study")
     assert again.table is not None
     assert again.table.arms[0].mre == grey.mre
@@ -352,7 +357,23 @@ def test_a_study_holds_a_measured_number_against_one_that_is_read_off(tmp_path: 
     assert result.table.unit == "mm"
     assert [arm.mre.n for arm in result.table.arms] == [len(data)] * 2
     assert {"gap_mae", "gap_r2"} <= {row.metric for row in result.table.comparison.rows}
-    assert (tmp_path / "study" / "study.html").is_file()
+    page = (tmp_path / "study" / "study.html").read_text()
+    assert "Learning curves" in page
+    assert (tmp_path / "study" / "curves.svg").is_file()
+
+
+def test_learning_curves_have_a_row_a_metric_and_only_arms_that_learned() -> None:
+    points = [{"images": 100.0 * n, "seconds": 60.0 * n, "val_mre_px": 5.0 / n} for n in (1, 2)]
+    values = [{"images": 100.0 * n, "seconds": 60.0 * n, "val_mae_sd": 0.5 / n} for n in (1, 2)]
+    drawn = {
+        name: arms_together({"a": [points], **others}, format="png")
+        for name, others in {"one": {}, "idle": {"b": [[]]}, "both": {"b": [values]}}.items()
+    }
+    heights = {name: cv2.imdecode(np.frombuffer(png or b"", np.uint8), 1).shape[0] for name, png in drawn.items()}
+    assert heights["one"] == heights["idle"]
+    assert heights["both"] > 1.6 * heights["one"]
+    assert drawn["one"] == drawn["idle"]
+    assert arms_together({"b": [[]], "c": []}) is None
 
 
 class TestRemembered:

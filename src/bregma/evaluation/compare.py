@@ -82,7 +82,7 @@ def compare_stored(
         cases=len(common.ids) // repeats,
         subjects=subjects,
         test=f"paired bootstrap over subjects, {settings.draws} draws; Wilcoxon signed-rank test over subjects",
-        notes=(*left_out, *_missing(runs, titles, common), *_notes(runs, titles, subjects, rows, settings)),
+        notes=(*left_out, *missing_notes(runs, titles, common), *_notes(runs, titles, subjects, rows, settings)),
     )
 
 
@@ -249,7 +249,7 @@ def unlike_notes(
     return notes
 
 
-def _missing(runs: Sequence[StoredRun], titles: Sequence[str], common: SharedCases) -> list[str]:
+def missing_notes(runs: Sequence[StoredRun], titles: Sequence[str], common: SharedCases) -> list[str]:
     """Say where a run of quantities gives no value of one: its figures lack these, and those of the others do not."""
     notes = []
     for run, title in zip(runs, titles, strict=True):

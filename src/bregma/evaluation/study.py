@@ -13,6 +13,7 @@ from bregma.evaluation.compare import (
     compare_stored,
     difference_of,
     holm,
+    missing_notes,
     paired_p,
     shared_cases,
     shared_readings,
@@ -79,7 +80,12 @@ def compare_arms(
         tags=_by_tag(prepared, common, settings, tags),
         landmarks=_by_landmark(prepared, subjects, settings),
         comparison=compare_stored(runs, names, settings, repeats=seeds),
-        notes=(*_notes(subjects, seeds), *unlike_notes(runs, names, common, repeats=seeds)),
+        notes=(
+            *_notes(subjects, seeds),
+            *unlike_notes(runs, names, common, repeats=seeds),
+            *missing_notes(runs, names, common),
+        ),
+        quantity=runs[0].schema.quantities[0].label if _without_landmarks(runs[0]) else None,
     )
 
 
@@ -217,7 +223,7 @@ def _groups(run: StoredRun) -> list[str]:
 
 
 def _by_landmark(prepared: Sequence[_Arm], subjects: int, settings: EvaluationSettings) -> Breakdown:
-    """Return each landmark's mean error in every arm, the hardest of the reference first."""
+    """Return the mean error of each landmark, or of the quantity, in every arm, the hardest of the reference first."""
     names = prepared[0].run.schema.names or (prepared[0].space.name,)
     figures = {
         (name, number): Figure(
@@ -230,7 +236,8 @@ def _by_landmark(prepared: Sequence[_Arm], subjects: int, settings: EvaluationSe
     }
     found = estimates(figures, subjects, settings)
     rows = {name: tuple(found[name, number] for number in range(len(prepared))) for name in names}
-    return Breakdown("landmark", dict(sorted(rows.items(), key=lambda row: -(row[1][0].value or 0.0))))
+    kind = "landmark" if prepared[0].run.schema.names else "quantity"
+    return Breakdown(kind, dict(sorted(rows.items(), key=lambda row: -(row[1][0].value or 0.0))))
 
 
 def _notes(subjects: int, seeds: int) -> list[str]:

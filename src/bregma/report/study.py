@@ -17,7 +17,7 @@ from bregma.files import write_text
 from bregma.report import words
 from bregma.report.page import svg, write_page
 from bregma.report.sections import comparison_rows
-from bregma.report.study_figures import arms_together
+from bregma.report.study_figures import METRICS, arms_together
 from bregma.results import ArmResult, Breakdown, StudyTable
 from bregma.schema import LandmarkSchema
 
@@ -78,7 +78,7 @@ def write_study(
     schema: LandmarkSchema | None = None,
     reports: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write ``study.html``, ``comparison.csv`` and ``curves.svg`` into a study's folder; return the page's path.
+    """Write ``study.html``, ``comparison.csv`` and, if anything was trained, ``curves.svg`` into a study's folder.
 
     Args:
         root: the folder.
@@ -87,6 +87,9 @@ def write_study(
         schema: for the names of landmarks and measurements in words.
         reports: arm to the report of its evaluation, within the folder.
 
+    Returns:
+        the page's path.
+
     Raises:
         RunError: a file cannot be written.
     """
@@ -94,7 +97,8 @@ def write_study(
         _row(arm, [run for run in runs if run.arm == arm.name], (reports or {}).get(arm.name)) for arm in table.arms
     ]
     curves = arms_together({arm.name: _histories(runs, arm.name) for arm in table.arms})
-    write_text(root / "curves.svg", curves.decode())
+    if curves is not None:
+        write_text(root / "curves.svg", curves.decode())
     _write_csv(root / "comparison.csv", table, rows)
     return write_page(
         root / "study.html",
@@ -108,16 +112,21 @@ def write_study(
         seeded=len(table.arms[0].seed_mres) > 1,
         reference=table.arms[0].name,
         rows=rows,
-        curves=[
+        curves=[]
+        if curves is None
+        else [
             svg(
                 curves,
                 "Validation error of every arm, by images seen and by minutes",
                 "One line a training, with a dot where its error is least.",
             )
         ],
+        error="MRE" if table.quantity is None else "MAE",
+        errors="Radial errors" if table.quantity is None else f"Absolute errors of {table.quantity}",
+        counted="points" if table.quantity is None else "values",
         breakdowns=[*table.tags, _in_words(table.landmarks, schema)],
         arms=[arm.name for arm in table.arms],
-        ranks=_ranks(table.landmarks, len(table.arms)),
+        ranks=_ranks(table.landmarks, len(table.arms)) if table.quantity is None else None,
         comparison=comparison_rows(table.comparison, schema),
         test=table.comparison.test,
         runs=runs,
@@ -125,8 +134,8 @@ def write_study(
 
 
 def _row(arm: ArmResult, runs: Sequence[StudyRun], report: str | None) -> ArmRow:
-    epochs = [(run.best_epoch("val_loss"), run.best_epoch("val_mre_px")) for run in runs]
-    said = [f"{_or_none(loss)} / {_or_none(mre)}" for loss, mre in epochs]
+    epochs = [(run.best_epoch("val_loss"), *(run.best_epoch(metric) for metric in METRICS)) for run in runs]
+    said = [f"{_or_none(loss)} / {_or_none(mre if mre is not None else mae)}" for loss, mre, mae in epochs]
     return ArmRow(
         result=arm,
         report=report,
@@ -150,7 +159,8 @@ def _in_words(landmarks: Breakdown, schema: LandmarkSchema | None) -> Breakdown:
     if schema is None:
         return landmarks
     labels = dict(zip(schema.names, words.short_labels(schema), strict=True))
-    return Breakdown("landmark", {labels.get(name, name): row for name, row in landmarks.rows.items()})
+    labels |= {quantity.name: quantity.label for quantity in schema.quantities}
+    return Breakdown(landmarks.name, {labels.get(name, name): row for name, row in landmarks.rows.items()})
 
 
 def _ranks(landmarks: Breakdown, arms: int) -> list[str]:
