@@ -158,7 +158,7 @@ class TestTraining:
         )
         assert "has learned from" not in (made.run / "report.html").read_text()
 
-    def test_each_fold_has_the_landmark_model_of_its_own(self, tmp_path: Path) -> None:
+    def test_each_fold_has_the_landmark_model_of_its_own(self, finder: Path, tmp_path: Path) -> None:
         data = tiny.dataset(train=12, val=0, test=0)
         common = [item for item in SHORT if not item.startswith("split")]
         finders = tmp_path / "finders.yaml"
@@ -173,6 +173,26 @@ class TestTraining:
             run = tmp_path / "b" / "runs" / "cut" / "seed-0" / f"fold-{fold}"
             assert f"fold-{fold}" in (run / "recipe.yaml").read_text()
             assert "has learned from" not in (run / "report.html").read_text()
+
+        other = json.loads(guided.read_text()) | {"split": {"seed": 5}}
+        (tmp_path / "other.yaml").write_text(json.dumps(other))
+        with pytest.raises(ConfigError, match="has learned from images that this study holds out"):
+            study(
+                tmp_path / "other.yaml",
+                data,
+                tmp_path / "c",
+                overrides=[f"roi={tmp_path / 'a' / 'runs' / 'found' / 'seed-0'}"],
+            )
+        three = ["folds=3", f"roi={tmp_path / 'a' / 'runs' / 'found' / 'seed-0'}"]
+        with pytest.raises(BundleError, match="fold-2"):
+            study(guided, data, tmp_path / "d", overrides=three)
+        assert not (tmp_path / "c").exists()
+        assert not (tmp_path / "d").exists()
+
+        # A single model that knows them is told of, arm by arm and in the arm's own report.
+        one = study(guided, data, tmp_path / "e", overrides=[f"roi={finder / 'bundle'}"])
+        assert not one.failures
+        assert "has learned from" in (tmp_path / "e" / "arms" / "cut" / "seed-0" / "report.html").read_text()
 
     @pytest.mark.parametrize(
         ("overrides", "error", "words"),

@@ -423,17 +423,20 @@ class TestRemembered:
             train(data, tmp_path / f"run{number}", overrides=[*SMALL, "fit.regressor={name: mean}"])
         assert len([case for case in counted if case in data.splits["train"]]) == 2 * len(data.splits["train"])
 
-    @pytest.mark.parametrize("change", ["image", "network", "input", "kinds"])
+    @pytest.mark.parametrize("change", ["image", "network", "input", "kinds", "region"])
     def test_whatever_changes_the_features_has_its_own(self, change: str, counted: list[str], tmp_path: Path) -> None:
         data = self.stored(tmp_path / "images")
         other = {
             "network": ["train.seed=5"],
             "input": ["model.preprocess.size=[96, 96]"],
             "kinds": ["fit.intensities=false"],
+            "region": [f"fit.roi={located(tmp_path / 'other')}"] if change == "region" else [],
             "image": [],
         }[change]
+        region = [f"fit.roi={located(tmp_path / 'one')}"] if change == "region" else []
+        counted.clear()
         with features_remembered():
-            train(data, tmp_path / "a", overrides=[*SMALL, "fit.regressor={name: mean}"])
+            train(data, tmp_path / "a", overrides=[*SMALL, "fit.regressor={name: mean}", *region])
             first = len(counted)
             if change == "image":
                 path = tmp_path / "images" / f"{data.splits['train'][0]}.png"

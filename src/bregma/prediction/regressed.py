@@ -58,10 +58,11 @@ class RowMaker:
             self._extractor = FeatureExtractor(
                 bundle.network, preprocess, pyramid=config.pyramid, intensities=config.intensities, roi=roi
             )
-            if _remembered.get() is not None:
-                finder = None if bundle.roi is None else bundle.roi.name
-                wanted = (config.pyramid, config.intensities, config.roi, finder)
-                self._origin = (_fingerprint(bundle), preprocess.model_dump_json(), *wanted)
+            finder = None if roi is None else getattr(roi, "name", None)
+            if _remembered.get() is not None and (roi is None or finder is not None):
+                kinds = (preprocess, bundle.config.network)
+                wanted = (config.pyramid, config.intensities, finder)
+                self._origin = (_fingerprint(bundle), *(kind.model_dump_json() for kind in kinds), *wanted)
 
     @property
     def columns(self) -> tuple[str, ...]:

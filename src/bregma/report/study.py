@@ -54,7 +54,8 @@ class StudyRun:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, without the history, which lies in the run's folder."""
         data = {name: value for name, value in asdict(self).items() if name != "history"}
-        return {**data, "best_loss_epoch": self.best_epoch("val_loss"), "best_mre_epoch": self.best_epoch("val_mre_px")}
+        error = next((best for metric in METRICS if (best := self.best_epoch(metric)) is not None), None)
+        return {**data, "best_loss_epoch": self.best_epoch("val_loss"), "best_error_epoch": error}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def write_study(
         _row(arm, [run for run in runs if run.arm == arm.name], (reports or {}).get(arm.name)) for arm in table.arms
     ]
     curves = arms_together({arm.name: _histories(runs, arm.name) for arm in table.arms})
-    if curves is not None:
+    if curves is None:
+        (root / "curves.svg").unlink(missing_ok=True)
+    else:
         write_text(root / "curves.svg", curves.decode())
     _write_csv(root / "comparison.csv", table, rows)
     return write_page(

@@ -46,16 +46,20 @@ def seen_before(recipe: Recipe, split: Split) -> tuple[str, ...]:
     """
     roi = next((part.roi for part in (recipe.crop, recipe.fit) if part is not None and part.roi is not None), None)
     scored = next((split.parts[name] for name in ("test", "val") if split.parts.get(name)), ())
-    if roi is None or not (Path(roi) / "split.json").is_file():
+    if roi is None:
         return ()
-    parts = RunFolder(Path(roi)).read_split().parts
+    bundle = find_bundle(roi)
+    run = next((RunFolder(one) for one in (bundle, bundle.parent) if (one / "split.json").is_file()), None)
+    if run is None:
+        return ()
+    parts = run.read_split().parts
     learned = {case for name in ("train", "val") for case in parts.get(name, ())}
     both = [case for case in scored if case in learned]
     if not both:
         return ()
     return (
         f"The landmark model of the region of interest has learned from {len(both)} of the {len(scored)} images scored "
-        "here, so that the figures may be optimistic.",
+        "here (by their ids), so that the figures may be optimistic.",
     )
 
 

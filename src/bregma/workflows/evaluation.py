@@ -126,7 +126,9 @@ def evaluate_bundle(
     return evaluation
 
 
-def evaluate_folds(folds: Sequence[Path], dataset: Dataset, *, out: Path, name: str) -> Evaluation:
+def evaluate_folds(
+    folds: Sequence[Path], dataset: Dataset, *, out: Path, name: str, notes: Sequence[str] = ()
+) -> Evaluation:
     """Score the predictions of all folds of a cross-validation as one evaluation, with its report.
 
     Args:
@@ -134,6 +136,7 @@ def evaluate_folds(folds: Sequence[Path], dataset: Dataset, *, out: Path, name: 
         dataset: the labelled images.
         out: the folder to write to, anew.
         name: heading.
+        notes: what else a reader must know.
 
     Raises:
         InputError: an evaluation is not as written.
@@ -149,6 +152,7 @@ def evaluate_folds(folds: Sequence[Path], dataset: Dataset, *, out: Path, name: 
         notes=(
             f"Cross-validated: each image was predicted by the one of {len(folds)} networks that learned from no image "
             "of its subject.",
+            *notes,
             *dataset.problems,
             *evaluation.notes,
         ),

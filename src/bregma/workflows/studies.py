@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bregma.bundle import PredictConfig, load_bundle
+from bregma.bundle import PredictConfig, find_bundle, load_bundle
 from bregma.config import laid_over, validate
 from bregma.data.split import Split
 from bregma.errors import BregmaError, ConfigError, RunError, SplitError
@@ -25,6 +25,7 @@ from bregma.study_settings import Arm, Study, load_study
 from bregma.training.history import read_history
 from bregma.training.progress import Observer
 from bregma.types import Case, Dataset
+from bregma.workflows.cropping import seen_before
 from bregma.workflows.evaluation import evaluate_folds
 from bregma.workflows.loading import DataOptions, load_data
 from bregma.workflows.run_folder import RunFolder, check_same_data, check_same_recipe
@@ -34,7 +35,10 @@ from bregma.workflows.training import as_trained, check_recipe, selects_by_valid
 log = logging.getLogger(__name__)
 
 _TIMED_IMAGES = 16
+_MOST_NOTES = 3
 
+_FOLD = "fold-{}"
+"""Folder of a fold's run."""
 _VAL_SHARE = 0.1
 """Of the subjects that a fold learns from: few, because they are lost to training; they only choose the weights."""
 
@@ -59,7 +63,7 @@ class Trial:
     def folder(self, root: Path) -> Path:
         """Return where the study at ``root`` keeps it."""
         seed = root / "runs" / self.arm.folder / f"seed-{self.seed}"
-        return seed if self.fold is None else seed / f"fold-{self.fold}"
+        return seed if self.fold is None else seed / _FOLD.format(self.fold)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def study(
     dataset = load_data(data, options)
     root = Path(out)
     _check_fit(plan, recipes, dataset)
+    _check_regions(recipes, dataset)
     _check_recipes(recipes, dataset, root)
     failures: dict[Trial, str] = {}
     with features_remembered():
@@ -176,9 +181,30 @@ def _of_fold(data: Mapping[str, Any], fold: int) -> dict[str, Any]:
     for name in ("crop", "fit"):
         part = data.get(name)
         roi = part.get("roi") if isinstance(part, dict) else None
-        if isinstance(part, dict) and roi is not None and (Path(roi) / f"fold-{fold}").is_dir():
-            found[name] = {**part, "roi": str(Path(roi) / f"fold-{fold}")}
+        if isinstance(part, dict) and roi is not None and any(Path(roi).glob(_FOLD.format("*"))):
+            own = Path(roi) / _FOLD.format(fold)
+            find_bundle(own)
+            found[name] = {**part, "roi": str(own)}
     return found
+
+
+def _check_regions(recipes: Mapping[Trial, LoadedRecipe], dataset: Dataset) -> None:
+    """Refuse landmark models of folds that are not the study's.
+
+    Raises:
+        ConfigError: one has learned from images that are held out.
+    """
+    for trial, loaded in recipes.items():
+        parts = (part for part in (loaded.recipe.crop, loaded.recipe.fit) if part is not None and part.roi is not None)
+        for part in parts:
+            own = trial.fold is not None and Path(str(part.roi)).name == _FOLD.format(trial.fold)
+            if own and seen_before(loaded.recipe, loaded.recipe.split.apply(dataset)):
+                raise ConfigError(
+                    f"the landmark model of fold {trial.fold} has learned from images that this study holds out there",
+                    where=str(part.roi),
+                    expected="one that was cross-validated with the same folds, split.seed and subjects",
+                    fix="cross-validate it anew, or name a single landmark model, of which the report then tells",
+                )
 
 
 def _check_fit(study: Study, recipes: Mapping[Trial, LoadedRecipe], dataset: Dataset) -> None:
@@ -256,6 +282,11 @@ def _compare(study: Study, dataset: Dataset, root: Path, failures: Mapping[Trial
     notes = [f"{trial} could not be trained: {why}" for trial, why in failures.items()]
     if table.arms[0].name != study.arms[0].name:
         notes.append(f"The reference is {table.arms[0].name}, because {study.arms[0].name} could not be trained.")
+    notes += [
+        f"{name}: {note}"
+        for name in arms
+        for note in _run_notes([t.folder(root) for t in trials if t.arm.name == name])
+    ]
     notes += _chosen_notes([trial.folder(root) for trial in trials if trial.arm.name in arms])
     table = replace(table, notes=(*notes, *table.notes))
     write_json(root / "study.json", {**table.to_dict(), "runs": [run.to_dict() for run in runs]})
@@ -293,8 +324,17 @@ def _scored(study: Study, dataset: Dataset, root: Path, arm: Arm, seed: int) -> 
         return _evaluation(RunFolder(folders[0]))
     whole = _whole(root, arm, seed)
     name = f"{arm.name}, {dataset.name}, {study.folds}-fold cross-validation"
-    evaluate_folds([_evaluation(RunFolder(folder)) for folder in folders], dataset, out=whole, name=name)
+    evaluations = [_evaluation(RunFolder(folder)) for folder in folders]
+    evaluate_folds(evaluations, dataset, out=whole, name=name, notes=_run_notes(folders))
     return whole
+
+
+def _run_notes(folders: Sequence[Path]) -> list[str]:
+    """Return what was noted before the trainings, each once; of many the first ones."""
+    found = [str(note) for folder in folders for note in read_json(folder / "provenance.json").get("notes", ())]
+    each = list(dict.fromkeys(found))
+    more = [f"{len(each) - _MOST_NOTES} more such notes stand in the reports of its runs."]
+    return each if len(each) <= _MOST_NOTES else [*each[:_MOST_NOTES], *more]
 
 
 def _chosen_notes(folders: Sequence[Path]) -> list[str]:

@@ -234,7 +234,9 @@ def _settle(dataset: Dataset, loaded: LoadedRecipe, track: Track | None = None) 
     parts, trusted = _trusted_parts(dataset, split, loaded.recipe, loaded.recipe.data.exclude)
     _check_shapes(loaded.recipe, parts["train"])
     boxes, notes = _boxes(loaded.recipe, parts, dataset.schema, track)
-    parts = parts if boxes is None else with_part(parts, boxes)
+    if boxes is not None:
+        parts = with_part(parts, boxes)
+        _check_shapes(loaded.recipe, parts["train"])
     seen = parts["train"] if boxes is None else cut(parts["train"], boxes)
     planned = make_plan(
         fingerprint(Dataset(dataset.name, dataset.schema, seen)),
