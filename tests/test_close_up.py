@@ -190,17 +190,6 @@ class TestLookingAgain:
             look_again(prediction_of(self.CASE, body(BODY)), self.CASE, bundle_of(None), lambda cases: [])
 
 
-SMALL = (
-    "model.preprocess.size=[64, 64]",
-    *(item for item in tiny.OVERRIDES if item.startswith(("model", "train", "predict", "evaluate"))),
-    "train.epochs=1",
-    "split.method=given",
-    "refine.size=32",
-    'refine.set=["train.epochs=1", "model.network.name=unet", "model.network.base_channels=4", '
-    '"model.network.levels=3", "augment.blur_px=0"]',
-)
-
-
 @pytest.fixture(scope="module")
 def phantoms() -> Dataset:
     data = make_phantoms("lumbar_lateral", 12, size=64, difficulty="easy")
@@ -210,7 +199,7 @@ def phantoms() -> Dataset:
 
 class TestTraining:
     def test_a_run_holds_both_networks_and_goes_on_where_it_stopped(self, phantoms: Dataset, tmp_path: Path) -> None:
-        result = train(phantoms, tmp_path / "run", recipe="lumbar/chain", overrides=SMALL)
+        result = train(phantoms, tmp_path / "run", recipe="lumbar/chain", overrides=tiny.CLOSE_UPS)
         bundle = load_bundle(result.run)
         assert bundle.close_up is not None
         assert bundle.refine == RefineConfig.model_validate({"size": 32, "set": bundle.refine.set})  # type: ignore[union-attr]
@@ -251,7 +240,7 @@ class TestTraining:
     def test_mirrored_close_ups_are_looked_at_only_if_they_are_learned_from(
         self, flip: bool, phantoms: Dataset, tmp_path: Path
     ) -> None:
-        asked = [*SMALL, f"predict.flip={str(flip).lower()}", "augment.flip=0.25"]
+        asked = [*tiny.CLOSE_UPS, f"predict.flip={str(flip).lower()}", "augment.flip=0.25"]
         result = train(phantoms, tmp_path / "run", recipe="lumbar/chain", overrides=asked)
         learned = json.loads((result.run / "close_up" / "plan.json").read_text())["plan"]["augment"]["flip"]
         assert not flip or learned == 0.25
@@ -279,10 +268,10 @@ class TestTraining:
         self, overrides: list[str], error: type[Exception], words: str, phantoms: Dataset, tmp_path: Path
     ) -> None:
         with pytest.raises(error, match=words):
-            train(phantoms, tmp_path / "run", recipe="lumbar/chain", overrides=[*SMALL, *overrides])
+            train(phantoms, tmp_path / "run", recipe="lumbar/chain", overrides=[*tiny.CLOSE_UPS, *overrides])
         assert not (tmp_path / "run" / "plan.json").exists()
 
     def test_too_few_whole_elements(self, phantoms: Dataset, tmp_path: Path) -> None:
         lonely = replace(phantoms, splits={"train": phantoms.splits["train"][:2], "val": phantoms.splits["val"]})
         with pytest.raises(LabelError, match="too few elements"):
-            train(lonely, tmp_path / "run", recipe="lumbar/chain", overrides=[*SMALL, "train.batch_size=2"])
+            train(lonely, tmp_path / "run", recipe="lumbar/chain", overrides=[*tiny.CLOSE_UPS, "train.batch_size=2"])

@@ -120,6 +120,17 @@ OVERRIDES = (
     "predict.accelerator=cpu",
     "evaluate.draws=100",
 )
+
+CLOSE_UPS = (
+    "model.preprocess.size=[64, 64]",
+    *(item for item in OVERRIDES if item.startswith(("model", "train", "predict", "evaluate"))),
+    "train.epochs=1",
+    "split.method=given",
+    "refine.size=32",
+    'refine.set=["train.epochs=1", "model.network.name=unet", "model.network.base_channels=4", '
+    '"model.network.levels=3", "augment.blur_px=0"]',
+)
+"""Settings of a chain's network and of a second one for its elements, on images of 64 pixels."""
 """Settings that make a training through the workflows a matter of a second."""
 
 UNLABELLED, OUTSIDE, VISIBLE = int(Status.UNLABELLED), int(Status.OUTSIDE), int(Status.VISIBLE)

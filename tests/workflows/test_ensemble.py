@@ -130,16 +130,7 @@ class TestTraining:
         data = make_phantoms("lumbar_lateral", 12, size=64, difficulty="easy")
         ids = [case.id for case in data.cases]
         data = replace(data, splits={"train": tuple(ids[:10]), "val": tuple(ids[10:])})
-        overrides = [
-            "model.preprocess.size=[64, 64]",
-            *(item for item in tiny.OVERRIDES if item.startswith(("model", "train", "predict", "evaluate"))),
-            "train.epochs=1",
-            "split.method=given",
-            "refine.size=32",
-            'refine.set=["train.epochs=1", "model.network.name=unet", "model.network.base_channels=4", '
-            '"model.network.levels=3", "augment.blur_px=0"]',
-            "ensemble=2",
-        ]
+        overrides = [*tiny.CLOSE_UPS, "ensemble=2"]
         # The fourth validation is that of the second network's close-ups.
         observer = Stopper(validation=4)
         with pytest.raises(KeyboardInterrupt):
