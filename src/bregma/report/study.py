@@ -51,11 +51,15 @@ class StudyRun:
         rows = [row for row in self.history if metric in row]
         return int(min(rows, key=lambda row: row[metric])["epoch"]) if rows else None
 
+    @property
+    def best_error_epoch(self) -> int | None:
+        """The epoch at which the validation error was least, of landmarks or of quantities."""
+        return next((best for metric in METRICS if (best := self.best_epoch(metric)) is not None), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, without the history, which lies in the run's folder."""
         data = {name: value for name, value in asdict(self).items() if name != "history"}
-        error = next((best for metric in METRICS if (best := self.best_epoch(metric)) is not None), None)
-        return {**data, "best_loss_epoch": self.best_epoch("val_loss"), "best_error_epoch": error}
+        return {**data, "best_loss_epoch": self.best_epoch("val_loss"), "best_error_epoch": self.best_error_epoch}
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,7 @@ def write_study(
 
 
 def _row(arm: ArmResult, runs: Sequence[StudyRun], report: str | None) -> ArmRow:
-    epochs = [(run.best_epoch("val_loss"), *(run.best_epoch(metric) for metric in METRICS)) for run in runs]
-    said = [f"{_or_none(loss)} / {_or_none(mre if mre is not None else mae)}" for loss, mre, mae in epochs]
+    said = [f"{_or_none(run.best_epoch('val_loss'))} / {_or_none(run.best_error_epoch)}" for run in runs]
     return ArmRow(
         result=arm,
         report=report,

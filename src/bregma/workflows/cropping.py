@@ -53,7 +53,7 @@ def seen_before(recipe: Recipe, split: Split) -> tuple[str, ...]:
     if run is None:
         return ()
     parts = run.read_split().parts
-    learned = {case for name in ("train", "val") for case in parts.get(name, ())}
+    learned = {case for name in LEARNED for case in parts.get(name, ())}
     both = [case for case in scored if case in learned]
     if not both:
         return ()

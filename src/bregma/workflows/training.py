@@ -167,7 +167,7 @@ class _Run:
     boxes: Mapping[str, Box] | None = None
     """The part of every training and validation image that the network sees; None is the whole."""
     notes: tuple[str, ...] = ()
-    """On images that are not learned from."""
+    """What readers of its figures must know of the images: which were left out, which a landmark model knew."""
     roi: Path | None = None
     """The run's own copy of the bundle that finds these parts."""
 
