@@ -11,7 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from bregma.crop import Box, CropConfig, CroppedImage, CroppedSlab, box_about, cropped, enclosed, middle_box, uncropped
+from bregma.crop import (
+    Box,
+    CropConfig,
+    CroppedImage,
+    CroppedSlab,
+    box_about,
+    cropped,
+    enclosed,
+    middle_box,
+    middle_of,
+    slices_beside,
+    sureness,
+    uncropped,
+)
 from bregma.errors import ConfigError, ImageError, InputError
 from bregma.geometry import Frame
 from bregma.instances import Instance
@@ -155,6 +168,87 @@ class TestCutting:
         assert back.samples.tolist() == [[[50.0, 25.0]]] * 2
 
 
+class TestBesideTheMiddle:
+    """Slices ``0 … 6`` hold their own numbers; the middle one is 3."""
+
+    SLAB = np.stack([np.full(FRAME.shape, number) for number in range(7)])
+    WHOLE = Box(0, 0, 200, 100)
+
+    @pytest.mark.parametrize(
+        ("beside", "reach", "seen"),
+        [(0, 1, [2, 3, 4]), (2, 1, [4, 5, 6]), (-2, 1, [0, 1, 2]), (3, 0, [6]), (-3, 0, [0])],
+    )
+    def test_the_slices_about_another_one(self, beside: int, reach: int, seen: list[int]) -> None:
+        whole = ArraySlab(self.SLAB)
+        assert slices_beside(whole, beside, reach)[:, 0, 0].tolist() == seen
+        for image in (whole, Volume(self.SLAB)):
+            part = cropped(replace(case([[60, 60]]), image=image), replace(self.WHOLE, beside=beside)).image
+            assert isinstance(part, SlabSource)
+            assert part.load_slab(reach)[:, 0, 0].tolist() == seen
+            assert part.load()[0, 0] == seen[reach]
+
+    def test_no_slices_lie_there(self) -> None:
+        with pytest.raises(ImageError, match="too few slices"):
+            slices_beside(ArraySlab(self.SLAB), 3, 1)
+        with pytest.raises(ImageError, match="too few slices"):
+            cropped(replace(case([[60, 60]]), image=ArraySlab(self.SLAB)), replace(self.WHOLE, beside=4))
+
+    def test_an_image_has_none(self) -> None:
+        with pytest.raises(ImageError, match=r"not the slices of a volume.*crop\.slices"):
+            cropped(case([[60, 60]]), replace(self.WHOLE, beside=1))
+
+    @pytest.mark.parametrize("beside", [0, 2, -1])
+    def test_it_is_written_and_read(self, beside: int) -> None:
+        box = replace(self.WHOLE, beside=beside)
+        assert Box(*box.to_list()) == box
+
+    @pytest.mark.parametrize(
+        ("weights", "middle"),
+        [
+            ([0, 0, 0, 0, 0], 0),
+            ([1, 1, 1, 1, 1], 0),
+            ([0, 0, 0, 1, 1.1], 2),
+            ([0, 1, 1, 1, 0], 0),
+            ([1, 1, 1, 0, 0], -1),
+            # A slice that shows them a little more surely does not outweigh that others show them as well.
+            ([0, 0, 1, 1, 1.3], 1),
+            ([0, 0, 0.2, 0.6, 1.0], 2),
+            ([0, 0, 0.9, 1.0, 0], 1),
+            ([0.1, 0.1, 0.1, 0.1, 1.0], 2),
+            ([1, 0.1, 0.9, 0.9, 0.9], -2),
+        ],
+    )
+    def test_the_middle_of_what_shows_them(self, weights: list[float], middle: int) -> None:
+        assert middle_of(weights) == middle
+
+    def test_surer_landmarks_weigh_more_and_absent_ones_nothing(self) -> None:
+        names = tiny.SCHEMA.names
+        sure = next(Found([[60, 40], [100, 60]], [1, 1]).predict([case([[60, 60]])]))
+        vague = replace(sure, cov=9 * sure.cov)
+        assert sureness(vague, names, ()) == pytest.approx(sureness(sure, names, ()) / 9)
+        assert sureness(replace(sure, presence=np.array([1, 0.2])), names, ()) == pytest.approx(1)
+        assert sureness(replace(sure, presence=np.zeros(2)), names, ()) == 0
+        assert sureness(replace(sure, cov=np.stack([np.eye(2), 4 * np.eye(2)])), names, ["dark"]) == pytest.approx(
+            1 / 4
+        )
+        assert sureness(replace(sure, cov=1e-9 * sure.cov), names, ()) == pytest.approx(2)
+
+
+class Volume:
+    """A volume of any number of slices on disk."""
+
+    path = Path("volume.nii")
+
+    def __init__(self, slab: np.ndarray) -> None:
+        self.inner = ArraySlab(slab)
+
+    def load(self) -> np.ndarray:
+        return self.inner.load()
+
+    def load_slab(self, reach: int) -> np.ndarray:
+        return self.inner.load_slab(reach)
+
+
 class Flat:
     """An image on disk."""
 
@@ -185,6 +279,7 @@ class Found:
     """A landmark model that finds what it is told."""
 
     schema = tiny.SCHEMA
+    slices = 1
 
     def __init__(self, points: list[list[float]], presence: list[float]) -> None:
         self.points, self.presence = np.array(points), np.array(presence)
@@ -195,6 +290,19 @@ class Found:
                 yield Failure(one.id, "no file")
             else:
                 yield Prediction(one.id, self.points, np.tile(np.eye(2), (2, 1, 1)), self.presence, one.frame)
+
+
+class Lit:
+    """A landmark model that finds its landmarks on slices of ones."""
+
+    schema = tiny.SCHEMA
+    slices = 1
+
+    def predict(self, cases):  # type: ignore[no-untyped-def]
+        for one in cases:
+            found = one.image.load().mean()
+            places = np.array([[60.0, 40.0], [100.0, 60.0]])
+            yield Prediction(one.id, places, np.tile(np.eye(2), (2, 1, 1)), np.full(2, found), one.frame)
 
 
 class TestCropper:
@@ -226,8 +334,35 @@ class TestCropper:
         assert enclosed(replace(answer, instances=(one,)), tiny.SCHEMA.names, []).tolist() == [[3.0, 4.0]]
 
     @pytest.mark.parametrize(
+        ("lit", "beside"), [((2, 3, 4), 0), ((3, 4, 5), 1), ((0, 1, 2), -2), ((6,), 3), ((), None)]
+    )
+    def test_the_slice_in_the_middle_of_those_that_show_them(self, lit: tuple[int, ...], beside: int | None) -> None:
+        slab = np.stack([np.full(FRAME.shape, number in lit) for number in range(-1, 8)])
+        cropper = Cropper(CropConfig(roi="model", margin=0, slices=3), Lit(), reach=1)
+        whole = replace(case([[60, 60]]), image=Volume(slab))
+        if beside is None:
+            with pytest.raises(ImageError, match="too few landmarks"):
+                cropper.boxes([whole])
+        else:
+            (box,) = cropper.boxes([whole])
+            assert (box.left, box.top, box.beside) == (60, 40, beside)
+
+    def test_slices_that_the_network_will_miss_are_missed_at_once(self) -> None:
+        whole = replace(case([[60, 60]]), image=Volume(np.ones((9, *FRAME.shape))))
+        assert Cropper(CropConfig(roi="model", slices=3), Lit(), reach=1).boxes([whole])
+        for slices, reach in ((3, 2), (4, 1)):
+            with pytest.raises(ImageError, match="too few slices"):
+                Cropper(CropConfig(roi="model", slices=slices), Lit(), reach).boxes([whole])
+
+    def test_slices_of_what_is_no_volume(self) -> None:
+        cropper = Cropper(CropConfig(roi="model", slices=1), Found([[60, 40], [100, 60]], [1, 1]))
+        with pytest.raises(ImageError, match=r"not the slices of a volume.*crop\.slices"):
+            cropper.boxes([case([[60, 60]])])
+
+    @pytest.mark.parametrize(
         ("config", "found", "words"),
         [
+            (CropConfig(slices=2), False, r"crop\.slices.*crop\.roi"),
             (CropConfig(landmarks=("dark",)), False, r"crop\.landmarks.*crop\.roi"),
             (CropConfig(roi="model", share=0.5), True, r"crop\.share"),
             (CropConfig(roi="model", landmarks=("grey",)), True, r"no landmark 'grey'.*bright, dark"),

@@ -174,7 +174,8 @@ class Bundle:
         """Neighbouring slices of a volume that are read for a prediction."""
         fitted = 1 if self.regression is None else self.regression.config.slices
         others = [part.slices for part in (self.roi, *self.members) if part is not None]
-        return max(self.config.preprocess.slices, fitted, *others)
+        beside = 0 if self.crop is None else 2 * self.crop.slices
+        return max(self.config.preprocess.slices, fitted, *others) + beside
 
     @property
     def parameters(self) -> int:

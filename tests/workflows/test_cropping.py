@@ -24,7 +24,7 @@ from bregma.prediction.cropping import Cropper
 from bregma.prediction.failure import Failure
 from bregma.prediction.predictor import Predictor
 from bregma.schema import schema_from_dict
-from bregma.types import ArrayImage, Case, Dataset, Prediction
+from bregma.types import ArrayImage, ArraySlab, Case, Dataset, Prediction
 from bregma.workflows import features, study, train
 from tiny_training import Stopper
 
@@ -303,6 +303,58 @@ class TestSlices:
         deep = replace(found, config=found.config.model_copy(update={"preprocess": deeper(found)}))
         assert replace(found, crop=CropConfig(), roi=deep).slices == 5
         assert replace(found, members=(deep,)).slices == 5
+        assert replace(found, crop=CropConfig(slices=2), roi=deep).slices == 9
+
+    def test_a_network_sees_the_slices_that_show_the_landmarks(self, finder: Path, tmp_path: Path) -> None:
+        """Scans planned beside the anatomy are learned from, and read, as those planned through it."""
+        beside = [(0, 1, -1, 1)[number % 4] for number in range(16)]
+        moved = volumes([stack(number, at) for number, at in enumerate(beside)])
+        planned = volumes([stack(number, 0) for number in range(16)])
+        overrides = [
+            "model.preprocess={size: [32, 32], slices: 3}",
+            "model.network.name=simple_cnn",
+            "model.codec.name=scalar",
+            "augment.slice_shift=1",
+            "train.epochs=1",
+            "train.batch_size=4",
+            f"crop.roi={finder}",
+            "crop.margin=0.5",
+        ]
+        looked = train(moved, tmp_path / "moved", overrides=[*overrides, "crop.slices=2"])
+        straight = train(planned, tmp_path / "planned", overrides=overrides)
+        boxes = {case: Box(*box) for case, box in read(looked.run / "crops.json").items()}
+        assert {case: box.beside for case, box in boxes.items()} == {f"c{n}": beside[n] for n in range(14)}
+        assert same(weights(looked.run), weights(straight.run))
+
+        expected = [one.values["depth"].mean for one in predictions(load_bundle(straight.run), planned.cases[14:])]
+        bundle = load_bundle(looked.run)
+        assert [one.values["depth"].mean for one in predictions(bundle, moved.cases[14:])] == pytest.approx(expected)
+        short = replace(moved.cases[15], image=ArraySlab(np.zeros((3, tiny.SIZE, tiny.SIZE))))
+        first, second = Predictor([bundle]).predict([short, moved.cases[15]])
+        assert isinstance(first, Failure)
+        assert "too few slices" in first.reason
+        assert isinstance(second, Prediction)
+
+    def test_landmarks_stay_on_their_slice(self, spots: Dataset, finder: Path, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"crop\.slices.*0 for a network of landmarks"):
+            train(spots, tmp_path / "run", overrides=[*SHORT, f"crop.roi={finder}", "crop.slices=1"])
+
+
+def stack(number: int, beside: int) -> Case:
+    """A volume of grey noise with the two spots on the slice so far beside its middle one, and fainter about that."""
+    one = depth(number)
+    spots = one.image.load().astype(np.float64)
+    slices = np.full((9, *spots.shape), 128.0) + np.random.default_rng(number).normal(0, 3, (9, *spots.shape))
+    for away, share in ((-1, 0.4), (0, 1.0), (1, 0.4)):
+        slices[4 + beside + away] = 128 + share * (spots - 128)
+    # Only what the network will see is the same wherever the spots lie.
+    slices[4 + beside - 2], slices[4 + beside + 2] = 128.0, 128.0
+    return replace(one, image=ArraySlab(slices.astype(np.uint8)))
+
+
+def volumes(cases: Sequence[Case]) -> Dataset:
+    ids = tuple(one.id for one in cases)
+    return Dataset("d", DEPTH, tuple(cases), {"train": ids[:10], "val": ids[10:14], "test": ids[14:]})
 
 
 def deeper(bundle: Bundle) -> PreprocessConfig:

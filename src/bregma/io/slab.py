@@ -62,7 +62,7 @@ class VolumeImage:
                 where=self.path,
                 expected=f"{2 * reach + 1} about slice {middle}",
                 got=f"{count} slices, counted from 0",
-                fix="lower model.preprocess.slices or augment.slice_shift",
+                fix="lower model.preprocess.slices, augment.slice_shift or crop.slices",
             )
         cut = np.moveaxis(volume.array, axis, 0)[middle - reach : middle + reach + 1]
         # The two axes left run to right, front or head; columns are the first of them, and radiology turns both.

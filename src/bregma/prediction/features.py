@@ -62,6 +62,11 @@ class Locator(Protocol):
 
     schema: LandmarkSchema
 
+    @property
+    def slices(self) -> int:
+        """Neighbouring slices of a volume that it looks at."""
+        ...
+
     def predict(self, cases: Iterable[Case]) -> Iterator[Prediction | Failure]:
         """Yield a prediction, or the reason why there is none, for every case in order."""
         ...

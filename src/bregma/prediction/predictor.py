@@ -83,13 +83,18 @@ class Predictor:
         finders = {bundle.roi.name: Predictor([bundle.roi], device) for bundle in bundles if bundle.roi is not None}
         found_by = [None if bundle.roi is None else finders[bundle.roi.name] for bundle in bundles]
         self._croppers = [
-            None if bundle.crop is None else Cropper(bundle.crop, finder)
+            None if bundle.crop is None else Cropper(bundle.crop, finder, bundle.config.preprocess.slices // 2)
             for bundle, finder in zip(bundles, found_by, strict=True)
         ]
         self._regressors = [
             None if bundle.regression is None else Regressor(bundle, finder)
             for bundle, finder in zip(bundles, found_by, strict=True)
         ]
+
+    @property
+    def slices(self) -> int:
+        """Neighbouring slices of a volume that are read for a prediction."""
+        return max(bundle.slices for bundle in self.bundles)
 
     def predict(self, cases: Iterable[Case]) -> Iterator[Prediction | Failure]:
         """Yield a prediction, or the reason why there is none, for every case in order."""
@@ -99,8 +104,7 @@ class Predictor:
 
     def _chunk(self, cases: Sequence[Case]) -> Iterator[Prediction | Failure]:
         # One at a time, so that a bad file costs only itself; what was read is kept for the networks.
-        reach = max(bundle.slices for bundle in self.bundles) // 2
-        read = [_read(case, reach) for case in cases]
+        read = [_read(case, self.slices // 2) for case in cases]
         predicted = iter(self._all([case for case in read if isinstance(case, Case)]))
         return (next(predicted) if isinstance(case, Case) else case for case in read)
 

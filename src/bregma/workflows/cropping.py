@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from bregma.bundle import PredictConfig, find_bundle, load_bundle
 from bregma.crop import Box, CropConfig, cropped
@@ -63,16 +63,26 @@ def seen_before(recipe: Recipe, split: Split) -> tuple[str, ...]:
     )
 
 
-def cropper_of(config: CropConfig, accelerator: object = "auto") -> Cropper:
-    """Return what finds the part of an image, on the device that the training is to take.
+def cropper_of(recipe: Recipe, config: CropConfig) -> Cropper:
+    """Return what finds the part of an image for a recipe, on the device that the training is to take.
 
     Raises:
         BundleError: no bundle where ``roi`` says.
         ConfigError: settings that do not fit each other, or its landmarks.
     """
-    # What is none is refused with the other settings of the training.
+    # Settings that are none are refused with the others of the training.
+    accelerator = recipe.train.get("accelerator")
     device = PredictConfig.model_validate({"accelerator": accelerator if accelerator in _DEVICES else "auto"})
-    return Cropper(config, None if config.roi is None else Predictor([load_bundle(config.roi)], device))
+    roi = None if config.roi is None else Predictor([load_bundle(config.roi)], device)
+    slices, shift = _setting(recipe.model, "preprocess", "slices"), _setting(recipe.augment, "slice_shift")
+    return Cropper(config, roi, slices // 2 + shift)
+
+
+def _setting(settings: Any, *names: str) -> int:
+    """Return a whole number of a recipe; 0 where it says none."""
+    for name in names:
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return settings if isinstance(settings, int) else 0
 
 
 def find_boxes(parts: Parts, schema: LandmarkSchema, cropper: Cropper, track: Track) -> dict[str, Box]:

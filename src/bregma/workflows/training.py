@@ -272,7 +272,13 @@ def _boxes(
             where="crop",
             fix="leave it out; fit.roi pools the features over what landmarks enclose",
         )
-    cropper = cropper_of(recipe.crop, recipe.train.get("accelerator"))
+    cropper = cropper_of(recipe, recipe.crop)
+    if recipe.crop.slices and len(schema) and recipe.model.get("codec", {}).get("name") != "scalar":
+        raise ConfigError(
+            "landmarks lie on the slice on which they were labelled, and the network would see another one",
+            where="crop.slices",
+            expected="0 for a network of landmarks",
+        )
     if track is None:
         return None, ()
     boxes = find_boxes(parts, schema, cropper, track)
