@@ -285,6 +285,20 @@ def test_a_measurement_that_the_model_does_not_give_counts_as_wrong() -> None:
     assert row.grade_accuracy.value == 50
 
 
+def test_an_image_that_could_not_be_predicted_counts_as_wrong() -> None:
+    cases = [_case(str(i), spacing=(0.5, 0.5)) for i in range(2)]
+    predictions = [_predict(cases[0], [(10, 10), (50, 10)])]
+    grouped = [one | {"group": "widths"} for one in DISTANCE["measurements"]]
+    schema = _schema(**DISTANCE | {"measurements": grouped})
+    found = evaluate_predictions(schema, cases, predictions, EvaluationSettings(draws=100), name="run")
+    (row,) = found.agreements
+    assert (row.failed, row.mae.value, row.mae.n) == (1, 0, 1)
+    assert row.grade_accuracy is not None
+    assert row.grade_accuracy.value == 50
+    # The most that a symmetric percentage can be, as for an image on which it was not found.
+    assert found.metrics["widths_smape"].value == 50
+
+
 def test_lengths_without_spacing_are_not_averaged_with_millimetres() -> None:
     cases = [_case("1", spacing=(0.5, 0.5)), _case("2", spacing=(0.5, 0.5)), _case("3")]
     found = _run(cases, [[(10, 10), (54, 10)]] * 3, _schema(**DISTANCE))

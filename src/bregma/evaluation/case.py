@@ -76,7 +76,6 @@ def _case_result(
     settings: EvaluationSettings,
 ) -> CaseResult:
     scored, spacing = truth.labelled, case.frame.spacing
-    known = () if len(schema) else tuple(measure_targets(schema, case))
     errors_px = metrics.radial_errors(prediction.mean, truth.points, scored=scored)
     missed = scored & (prediction.presence < (settings.presence_threshold or 0.0))
     far = np.nan_to_num(errors_px) > settings.outlier_px
@@ -92,8 +91,19 @@ def _case_result(
         ipe_px=metrics.mean_radial_error(errors_px),
         outliers=int((far | missed).sum()),
         measured=measured,
-        true_measured=(*measure_landmarks(schema, truth, case.frame, given=case.targets), *known),
+        true_measured=_measured(schema, case, truth),
     )
+
+
+def measure_labels(schema: LandmarkSchema, case: Case) -> tuple[Measurement, ...]:
+    """Return what the labels of a case measure, for a case that nothing was predicted on."""
+    truth = _labels(case) if len(schema) else LandmarkSet(np.zeros((0, 2)))
+    return _measured(schema, case, truth)
+
+
+def _measured(schema: LandmarkSchema, case: Case, truth: LandmarkSet) -> tuple[Measurement, ...]:
+    known = () if len(schema) else tuple(measure_targets(schema, case))
+    return (*measure_landmarks(schema, truth, case.frame, given=case.targets), *known)
 
 
 def match_exchangeable(

@@ -11,7 +11,7 @@ import numpy as np
 from bregma import metrics
 from bregma.errors import ConfigError, InputError
 from bregma.evaluation.as_labelled import as_labelled_figures
-from bregma.evaluation.case import is_labelled, score_case, score_reader
+from bregma.evaluation.case import is_labelled, measure_labels, score_case, score_reader
 from bregma.evaluation.decisions import decision_notes
 from bregma.evaluation.element_figures import element_figures, image_elements
 from bregma.evaluation.figures import Figure, estimates, point_figures
@@ -120,7 +120,8 @@ def _figures(
         presence_threshold=settings.presence_threshold,
         reference=_reference(schema) if settings.reference_length else None,
     )
-    rows = average_subjects(readings(results, subjects), schema)
+    silent = [(case, measure_labels(schema, case)) for case in failed]
+    rows = average_subjects(readings(results, subjects, silent), schema)
     if not len(schema):
         return _Scored(len(subjects), table, rows, measurement_figures(rows, len(subjects), schema))
     images = image_elements(schema, results, failed, subjects)

@@ -149,13 +149,24 @@ def reference_scales(points: Array, reference: tuple[int, int, float]) -> Array:
     return np.asarray(length_mm / np.where(lengths > 0, lengths, np.nan))
 
 
-def readings(results: Iterable[CaseResult], subjects: dict[str, int]) -> tuple[Reading, ...]:
-    """Pair each measurement of the labels with the same one of the prediction."""
+def readings(
+    results: Iterable[CaseResult],
+    subjects: dict[str, int],
+    silent: Iterable[tuple[Case, Sequence[Measurement]]] = (),
+) -> tuple[Reading, ...]:
+    """Pair each measurement of the labels with the same one of the prediction.
+
+    Args:
+        results: of images with a prediction.
+        subjects: index of every subject.
+        silent: labelled images without one, each with what its labels measure: none of it was predicted.
+    """
     pairs = []
     for result in results:
         predicted = {(m.name, m.level): m for m in result.measured}
         for true in result.true_measured:
             pairs.append(_reading(result.case, subjects, predicted.get((true.name, true.level)), true))
+    pairs += [_reading(case, subjects, None, true) for case, measured in silent for true in measured]
     return tuple(pairs)
 
 
