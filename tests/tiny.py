@@ -120,6 +120,7 @@ OVERRIDES = (
     "predict.accelerator=cpu",
     "evaluate.draws=100",
 )
+"""Settings that make a training through the workflows a matter of a second."""
 
 CLOSE_UPS = (
     "model.preprocess.size=[64, 64]",
@@ -131,6 +132,5 @@ CLOSE_UPS = (
     '"model.network.levels=3", "augment.blur_px=0"]',
 )
 """Settings of a chain's network and of a second one for its elements, on images of 64 pixels."""
-"""Settings that make a training through the workflows a matter of a second."""
 
 UNLABELLED, OUTSIDE, VISIBLE = int(Status.UNLABELLED), int(Status.OUTSIDE), int(Status.VISIBLE)
