@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[Source, ...]] = {
 }
 CHANGES = (
     "minutes=null",
+    "refine=null",
     "ensemble=1",
     "train.ema=0.995",
     "data.threshold=0.8",

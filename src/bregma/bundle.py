@@ -11,7 +11,7 @@ regression.json      how quantities are read off features; with regression.safet
 conformal.json       how far off the quantities of other subjects were; absent where that is not known
 roi/                 a bundle of its own, whose landmarks enclose what these features are pooled over, or the part of
                      the image that is seen; absent likewise
-close_up/            a bundle of its own, which looks again at each element of a chain; absent where nobody asked for it
+close_up/            a bundle of its own, which looks again at elements or an outline; absent where nobody asked for it
 members/2/ ...       the other networks of an ensemble, each a bundle of its own; absent where there is one network
 """
 
@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bregma.close_up import RefineConfig, chain_of, element_schema
+from bregma.close_up import RefineConfig, close_up_schema
 from bregma.codecs import AnyCodecConfig, Codec, build_codec
 from bregma.codecs.heatmap import HeatmapCodecConfig
 from bregma.config import Config, validate
@@ -105,7 +105,7 @@ class PredictConfig(Config):
     It does where the labels themselves leave a place open, so that a network errs on its training images as on others,
     and not where it knows them by heart."""
     refine: bool = True
-    """Look again at every element of a chain, in a close-up, where the bundle has a network for that."""
+    """Look again at every element of a chain, or along an outline, where the bundle has a network for that."""
     batch_size: int = Field(default=8, ge=1)
     """Views that the network sees at once."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -143,7 +143,7 @@ class Bundle:
         predict: how it is applied unless somebody asks for something else.
         correction: how the points err together, if that was asked for and helps.
         refine: what close-ups of elements show, if there is a network for them.
-        close_up: that network, which knows the parts of one element.
+        close_up: that network, which knows the parts of one element, or the line that an outline is.
         regression: gives the quantities in place of the network's own last layers, if one was fitted.
         roi: finds the landmarks that enclose what the regression looks at, or the part of the image that the network
             sees, if that is not the whole.
@@ -173,9 +173,10 @@ class Bundle:
     def slices(self) -> int:
         """Neighbouring slices of a volume that are read for a prediction."""
         fitted = 1 if self.regression is None else self.regression.config.slices
-        others = [part.slices for part in (self.roi, *self.members) if part is not None]
+        found = 1 if self.roi is None else self.roi.slices
         beside = 0 if self.crop is None else 2 * self.crop.slices
-        return max(self.config.preprocess.slices, fitted, *others) + beside
+        own = max(self.config.preprocess.slices, fitted, found) + beside
+        return max(own, *(member.slices for member in self.members), 1)
 
     @property
     def parameters(self) -> int:
@@ -381,7 +382,7 @@ def _load_close_up(root: Path, header: _Header, schema: LandmarkSchema) -> Bundl
     if header.refine is None or _CLOSE_UP not in header.sha256:
         return None
     close_up = load_bundle((root / _CLOSE_UP).parent)
-    expected = element_schema(schema, chain_of(schema, header.refine))
+    expected = close_up_schema(schema, header.refine)
     if close_up.schema.names != expected.names:
         got, where = ", ".join(close_up.schema.names), root / _CLOSE_UP
         raise BundleError("is of other parts", where=where, expected=", ".join(expected.names), got=got)

@@ -18,7 +18,8 @@ from bregma import geometry
 from bregma.config import Config
 from bregma.errors import ConfigError
 from bregma.geometry import Array, Frame
-from bregma.schema import Chain, Landmark, LandmarkSchema
+from bregma.schema import Chain, Landmark, LandmarkSchema, Outline
+from bregma.unrolled import SAMPLES
 
 CORNERS = 4
 _LEAST_SHARE = 0.4
@@ -28,19 +29,20 @@ _MARGIN = 4
 
 
 class RefineConfig(Config):
-    """A second network that looks again at every element of a chain, in a close-up.
+    """A second network that looks again: at every element of a chain, or along the outline of a schema without chains.
 
-    What both networks say is averaged.
+    An element is seen in a close-up, and what both networks say is averaged. The band about an outline is unrolled, and
+    its landmarks lie where the second network sees it run.
     """
 
     minutes: float | None = Field(default=None, gt=0)
     """Wall-clock budget of its training, after that of the first network; None trains as long as is planned."""
     size: int = Field(default=96, ge=32, le=512, multiple_of=32)
-    """Rows and columns of its input."""
+    """Rows and columns of its input; of elements."""
     span: float = Field(default=3.0, gt=1, le=10)
     """Side of what it sees, in sizes of the element (the square root of its width times its height)."""
     chain: str | None = None
-    """Of which chain; the only one by default."""
+    """Of which chain; the only one by default, or else the only outline."""
     set: tuple[str, ...] = ()
     """Single settings of its training, ``a.b=value``, over those that Bregma gives it."""
 
@@ -73,6 +75,52 @@ def chain_of(schema: LandmarkSchema, config: RefineConfig) -> Chain:
             got=", ".join(f"{chain.name} ({len(chain.parts)} parts)" for chain in schema.chains) or "no chain",
         )
     return found[0]
+
+
+def looked_at(schema: LandmarkSchema, config: RefineConfig) -> Chain | Outline:
+    """Return the chain whose elements are looked at again or, of a schema without chains, the outline.
+
+    Raises:
+        ConfigError: there is neither, several, or a setting that only elements have.
+    """
+    if schema.chains:
+        return chain_of(schema, config)
+    if len(schema.outlines) != 1:
+        raise ConfigError(
+            f"the schema '{schema.name}' has nothing to be looked at again",
+            where="refine",
+            expected="one outline, or a chain whose elements have four corners",
+            got=f"no chain and {len(schema.outlines)} outlines",
+            fix="declare an outline in the schema, or set refine=null",
+        )
+    usual = RefineConfig()
+    idle = [name for name in ("size", "span", "chain") if getattr(config, name) != getattr(usual, name)]
+    if idle:
+        raise ConfigError(
+            "this is a setting of close-ups of a chain's elements, and the schema declares an outline",
+            where=f"refine.{idle[0]}",
+            fix="leave it out",
+        )
+    return schema.outlines[0]
+
+
+def close_up_schema(schema: LandmarkSchema, config: RefineConfig) -> LandmarkSchema:
+    """Return the anatomy that the second network knows.
+
+    Raises:
+        ConfigError: see :func:`looked_at`.
+    """
+    what = looked_at(schema, config)
+    return element_schema(schema, what) if isinstance(what, Chain) else line_schema(schema, what)
+
+
+def line_schema(schema: LandmarkSchema, outline: Outline) -> LandmarkSchema:
+    """Return the anatomy of an unrolled outline: samples of the line that it is."""
+    return LandmarkSchema(
+        name=f"{schema.name}_{outline.name}",
+        title=f"The outline '{outline.name}', unrolled",
+        landmarks=tuple(Landmark(name=f"row_{n:02d}", label=f"Sample {n + 1}") for n in range(SAMPLES)),
+    )
 
 
 def element_schema(schema: LandmarkSchema, chain: Chain) -> LandmarkSchema:

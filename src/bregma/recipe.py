@@ -96,7 +96,7 @@ class Recipe(Config):
     crop: CropConfig | None = None
     """Which part of every image the network sees; None is the whole image."""
     refine: RefineConfig | None = None
-    """A second network for close-ups of the elements of a chain; None trains the one alone."""
+    """A second network for close-ups of the elements of a chain, or of an outline; None trains the one alone."""
     fit: FitConfig | None = None
     """A classical regressor on features, in place of the last layers of a network with the codec ``scalar``."""
     model: dict[str, Any] = Field(default_factory=dict)

@@ -303,7 +303,9 @@ class TestSlices:
         deep = replace(found, config=found.config.model_copy(update={"preprocess": deeper(found)}))
         assert replace(found, crop=CropConfig(), roi=deep).slices == 5
         assert replace(found, members=(deep,)).slices == 5
-        assert replace(found, crop=CropConfig(slices=2), roi=deep).slices == 9
+        guided = replace(found, crop=CropConfig(slices=2), roi=deep)
+        assert guided.slices == 9
+        assert replace(guided, members=(guided,)).slices == 9
 
     def test_a_network_sees_the_slices_that_show_the_landmarks(self, finder: Path, tmp_path: Path) -> None:
         """Scans planned beside the anatomy are learned from, and read, as those planned through it."""

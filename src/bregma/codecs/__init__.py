@@ -9,6 +9,7 @@ from pydantic import Field
 from bregma.codecs.base import Codec, Decoded, Labels, Target
 from bregma.codecs.chain import ChainCodec, ChainCodecConfig
 from bregma.codecs.coordinate import CoordinateCodec, CoordinateCodecConfig
+from bregma.codecs.curve import CurveCodec, CurveCodecConfig
 from bregma.codecs.exchangeable import sharing_of
 from bregma.codecs.heatmap import HeatmapCodec, HeatmapCodecConfig
 from bregma.codecs.outline import with_outlines
@@ -17,7 +18,12 @@ from bregma.codecs.slots import SlotsCodec, SlotsCodecConfig
 from bregma.schema import LandmarkSchema
 
 AnyCodecConfig = Annotated[
-    HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig | ScalarCodecConfig,
+    HeatmapCodecConfig
+    | CoordinateCodecConfig
+    | ChainCodecConfig
+    | SlotsCodecConfig
+    | ScalarCodecConfig
+    | CurveCodecConfig,
     Field(discriminator="name"),
 ]
 
@@ -27,11 +33,12 @@ CODECS: dict[str, tuple[type, type]] = {
     "chain": (ChainCodecConfig, ChainCodec),
     "slots": (SlotsCodecConfig, SlotsCodec),
     "scalar": (ScalarCodecConfig, ScalarCodec),
+    "curve": (CurveCodecConfig, CurveCodec),
 }
 
 
 def build_codec(
-    config: HeatmapCodecConfig | CoordinateCodecConfig | ChainCodecConfig | SlotsCodecConfig | ScalarCodecConfig,
+    config: AnyCodecConfig,
     landmarks: int,
     map_stride: int,
     schema: LandmarkSchema | None = None,

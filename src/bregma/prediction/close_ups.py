@@ -1,39 +1,35 @@
-"""Elements of a chain looked at again, each in a close-up, by the second network of a bundle."""
+"""Elements of a chain, or an outline, looked at again in close-ups by the second network of a bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bregma import geometry
 from bregma.bundle import Bundle
-from bregma.close_up import CloseUp, RefineConfig, chain_of, close_up_of, render
+from bregma.close_up import CloseUp, RefineConfig, chain_of, close_up_of, looked_at, render
 from bregma.data.preprocess import PreprocessConfig, prepare
 from bregma.errors import BundleError
 from bregma.geometry import Array, Frame
 from bregma.instances import Instance
 from bregma.prediction.chains import with_elements
-from bregma.prediction.failure import Failure
-from bregma.schema import LandmarkSchema
+from bregma.prediction.unrolling import Predict, look_along, stored
+from bregma.schema import LandmarkSchema, Outline
 from bregma.types import ArrayImage, Case, LandmarkSet, Prediction, Status
 
-_FULL = 65535
 _FARTHEST = 0.5
 """A corner that the second network puts further off than this, in sizes of the element, is another element's."""
 _PRESENT = 0.5
-
-Predict = Callable[[Sequence[Case]], Iterable[Prediction | Failure]]
-"""Yields a prediction, or a failure, for every close-up."""
 
 
 def look_again(prediction: Prediction, case: Case, bundle: Bundle, predict: Predict) -> Prediction:
     """Return a prediction whose elements lie in the middle of where both networks put them.
 
-    An element is left as it is where the second network does not see all of its corners, or sees another one.
+    An element is left as it is where the second network does not see all of its corners, or sees another one. What
+    becomes of an outline is told in :func:`~bregma.prediction.unrolling.look_along`.
 
     Raises:
         BundleError: the bundle has no second network.
@@ -41,7 +37,9 @@ def look_again(prediction: Prediction, case: Case, bundle: Bundle, predict: Pred
     """
     if bundle.refine is None:
         raise BundleError("has no network for close-ups", where=bundle.name)
-    chain = chain_of(bundle.schema, bundle.refine)
+    chain = looked_at(bundle.schema, bundle.refine)
+    if isinstance(chain, Outline):
+        return look_along(prediction, case, chain, bundle, predict)
     elements = list(prediction.instances or ())
     views: dict[int, CloseUp] = {}
     for place, one in enumerate(elements):
@@ -83,7 +81,7 @@ def close_up_images(
     image, scaling = prepare(case.image.load(), preprocess, where=case.image.path or case.id)
     scaled = scaling(image)
     for view in views:
-        yield ArrayImage(_stored(render(scaled, view, size, fill=0.0)))
+        yield ArrayImage(stored(render(scaled, view, size, fill=0.0)))
 
 
 def whole_elements(
@@ -113,7 +111,3 @@ def close_up_cases(
     for (level, view, points, status), picture in zip(wanted, pictures, strict=True):
         labels = LandmarkSet(geometry.apply(view.matrix, points), status)
         yield Case(f"{case.id}/{level}", case.subject, picture, Frame((config.size, config.size)), labels)
-
-
-def _stored(image: NDArray[Any]) -> NDArray[np.uint16]:
-    return np.rint(image * np.float32(_FULL)).astype(np.uint16)

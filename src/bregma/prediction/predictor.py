@@ -12,13 +12,14 @@ import torch
 
 from bregma import geometry
 from bregma.bundle import Bundle, PredictConfig
+from bregma.close_up import looked_at
 from bregma.correction import Correction
 from bregma.crop import Box, cropped, uncropped
 from bregma.data.augment import NO_CHANGE, Geometric
 from bregma.data.loader import SampleSource
 from bregma.data.preprocess import PreprocessConfig, input_matrix
 from bregma.errors import BregmaError, BundleError
-from bregma.exchange import Order, Sets, geometric_order, matching_order, sets_of
+from bregma.exchange import Sets, geometric_order, matching_order, sets_of
 from bregma.geometry import Array
 from bregma.hardware import autocast_dtype, detect_hardware
 from bregma.inference import Chooser, memory_format, predict_source, value_in_units
@@ -26,9 +27,10 @@ from bregma.prediction.chains import following, merge_chains, unflip_instances
 from bregma.prediction.close_ups import look_again
 from bregma.prediction.cropping import Cropper
 from bregma.prediction.failure import Failure
+from bregma.prediction.order import reordered
 from bregma.prediction.pairing import choose_together
 from bregma.prediction.regressed import Regressor
-from bregma.schema import LandmarkSchema
+from bregma.schema import LandmarkSchema, Outline
 from bregma.shape_model import flag_outliers, reconcile
 from bregma.types import ArrayImage, ArraySlab, Case, Prediction, SlabSource, Value
 
@@ -74,9 +76,11 @@ class Predictor:
         for bundle in bundles:
             bundle.network.to(self.device)
             bundle.network.to(memory_format=memory_format(self.device))  # type: ignore[call-overload]
-        # The close-ups of an element are mirrored where the whole image is.
+        # The close-ups of an element are mirrored where the whole image is; those of an outline are what they are.
+        alone = PredictConfig(accelerator=self.settings[0].accelerator, batch_size=self.settings[0].batch_size)
         self._close_ups = [
-            None if bundle.close_up is None else Predictor([bundle.close_up], config) for bundle in bundles
+            None if bundle.close_up is None else Predictor([bundle.close_up], alone if _unrolled(bundle) else config)
+            for bundle in bundles
         ]
         # Found on the whole image, once for all networks that look at the same region.
         device = PredictConfig(accelerator=self.settings[0].accelerator)
@@ -177,6 +181,11 @@ class Predictor:
             yield (unflip(p, self.schema) for p in predictions) if view.flip else predictions
 
 
+def _unrolled(bundle: Bundle) -> bool:
+    """Tell whether the second network of a bundle looks along an outline."""
+    return bundle.refine is not None and isinstance(looked_at(bundle.schema, bundle.refine), Outline)
+
+
 def with_intervals(prediction: Prediction, bundle: Bundle) -> Prediction:
     """Return a prediction whose quantities have the intervals that the bundle's residuals tell."""
     if not bundle.conformal:
@@ -235,19 +244,6 @@ def unflip(prediction: Prediction, schema: LandmarkSchema) -> Prediction:
     if prediction.instances is None:
         return named
     return replace(named, instances=unflip_instances(prediction.instances, schema))
-
-
-def reordered(prediction: Prediction, order: Order) -> Prediction:
-    """Return a prediction whose landmark ``i`` is the one that was ``order[i]``."""
-    return replace(
-        prediction,
-        mean=prediction.mean[order],
-        cov=prediction.cov[order],
-        presence=prediction.presence[order],
-        samples=None if prediction.samples is None else prediction.samples[:, order],
-        flags=None if prediction.flags is None else tuple(prediction.flags[i] for i in order),
-        view_spread=None if prediction.view_spread is None else prediction.view_spread[order],
-    )
 
 
 def mixture(parts: Sequence[Prediction], sets: Sets = ()) -> Prediction:

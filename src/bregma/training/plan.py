@@ -234,7 +234,7 @@ class _Rules:
             del rules["model.codec.outline"]
         if self._codec() == "coordinate":
             del rules["model.codec.sigma_px"], rules["model.codec.activation"]
-        if self._codec() in {"chain", "slots"}:
+        if self._codec() in {"chain", "slots", "curve"}:
             del rules["model.codec.presence"]
         if self._codec() == "scalar":
             for name in ("sigma_px", "activation", "presence"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,7 +127,13 @@ def evaluate_bundle(
 
 
 def evaluate_folds(
-    folds: Sequence[Path], dataset: Dataset, *, out: Path, name: str, notes: Sequence[str] = ()
+    folds: Sequence[Path],
+    dataset: Dataset,
+    *,
+    out: Path,
+    name: str,
+    held_out: Collection[str] = (),
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Score the predictions of all folds of a cross-validation as one evaluation, with its report.
 
@@ -136,6 +142,7 @@ def evaluate_folds(
         dataset: the labelled images.
         out: the folder to write to, anew.
         name: heading.
+        held_out: images of all folds' tests; one of them without a prediction counts as what was not found.
         notes: what else a reader must know.
 
     Raises:
@@ -143,7 +150,7 @@ def evaluate_folds(
     """
     runs = [load_stored(fold) for fold in folds]
     dataset = as_predicted(dataset, runs[0].schema)
-    ids = {case for run in runs for case in run.cases}
+    ids = {case for run in runs for case in run.cases} | set(held_out)
     predictions = [prediction for fold in folds for prediction in iter_predictions(fold / "predictions.jsonl")]
     cases = tuple(case for case in dataset if case.id in ids)
     evaluation = evaluate_predictions(dataset.schema, cases, predictions, runs[0].settings, name=name)

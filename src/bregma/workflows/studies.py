@@ -325,7 +325,12 @@ def _scored(study: Study, dataset: Dataset, root: Path, arm: Arm, seed: int) -> 
     whole = _whole(root, arm, seed)
     name = f"{arm.name}, {dataset.name}, {study.folds}-fold cross-validation"
     evaluations = [_evaluation(RunFolder(folder)) for folder in folders]
-    evaluate_folds(evaluations, dataset, out=whole, name=name, notes=_run_notes(folders))
+    held_out = [
+        case
+        for folder, evaluation in zip(folders, evaluations, strict=True)
+        for case in RunFolder(folder).read_split().parts.get(evaluation.name, ())
+    ]
+    evaluate_folds(evaluations, dataset, out=whole, name=name, held_out=held_out, notes=_run_notes(folders))
     return whole
 
 
@@ -357,8 +362,9 @@ def _evaluation(run: RunFolder) -> Path:
 
 def _facts(trial: Trial, root: Path, dataset: Dataset) -> StudyRun:
     run = RunFolder(trial.folder(root))
-    training = load_bundle(run.bundle).provenance.get("training", {})
-    seconds, images = float(training.get("seconds", 0.0)), int(training.get("images", 0))
+    provenance = load_bundle(run.bundle).provenance
+    trained = [provenance.get(name, {}) for name in ("training", "close_up")]
+    seconds, images = (sum(float(part.get(name, 0)) for part in trained) for name in ("seconds", "images"))
     parameters, predicted = _measured(run, _evaluation(run).name, dataset)
     return StudyRun(
         arm=trial.arm.name,

@@ -524,7 +524,8 @@ def _train_close_up(
     """Train the second network in a run of its own inside the run's folder, or go on with it."""
     plan = run.planned.plan
     close_ups = close_up_dataset(run.parts, schema, config, plan.model.preprocess)
-    loaded = close_up_recipe(config, flip=learned_flip(run.recipe, plan.augment.flip), seed=plan.train.seed)
+    flip = learned_flip(run.recipe, plan.augment.flip)
+    loaded = close_up_recipe(config, schema, flip=flip, seed=plan.train.seed)
     if observer is not None:
         observer.say("close-ups")
     return train_loaded(close_ups, folder.close_up, loaded, resume=True, observer=observer, track=track)
