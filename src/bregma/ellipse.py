@@ -19,6 +19,8 @@ _ROUNDS = 20
 _TUKEY = 4.685
 """Distance in scales from which a point has no weight: 95 % efficient where errors are Gaussian (Huber, 1981)."""
 _SETTLED = 1e-6
+_NOTHING = 1e-6
+"""Length from which a semi-diameter has a direction."""
 _TO_SD = 1.4826
 """What the median of absolute errors is multiplied by to be the standard deviation of Gaussian ones."""
 _QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
@@ -97,6 +99,21 @@ class Ellipse:
         # At the centre the gradient has every direction; the nearest outline is a shorter semi-axis away.
         steepness = np.where(radius > 0, np.linalg.norm(w @ inverse, axis=1), 1 / self.semi_axes[1])
         return np.asarray((radius - 1) * np.where(radius > 0, radius, 1.0) / steepness)
+
+
+def at_right_angles(first: Array, second: Array) -> tuple[Array, float, float] | None:
+    """Return the axes nearest to two semi-diameters: the first one ``(2,)``, the second one over it, and its side.
+
+    An axis points where the first semi-diameter, and the second turned by a right angle, point together. The second
+    one is the first turned from x to y, times the ratio, times the side, 1 or -1. None where one has no length.
+    """
+    side = -1.0 if first[0] * second[1] - first[1] * second[0] < 0 else 1.0
+    lengths = np.linalg.norm([first, second], axis=1)
+    along = first + side * second @ _QUARTER
+    size = float(np.linalg.norm(along))
+    if min(*lengths, size) < _NOTHING:
+        return None
+    return lengths[0] * along / size, float(lengths[1] / lengths[0]), side
 
 
 def through_diameters(first: ArrayLike, second: ArrayLike) -> Ellipse:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from bregma import geometry
-from bregma.ellipse import Ellipse, fit_conic, tukey, unit_normals
+from bregma.ellipse import Ellipse, at_right_angles, fit_conic, tukey, unit_normals
 from bregma.errors import InputError
 from bregma.geometry import Array
 from bregma.shape_model import isotropic
@@ -178,16 +178,9 @@ class _Scene:
         return float(np.einsum("ni,nij,nj->", away, self.sure, away))
 
     def _theta(self, centre: Array, first: Array, second: Array) -> Array | None:
-        """Return the ellipse with axes at right angles that is nearest to two diameters; None where one has no length.
-
-        An axis points where the first diameter, and the second turned by a right angle, point together.
-        """
-        side = -1.0 if np.linalg.det(np.stack([first, second])) < 0 else 1.0
-        lengths = np.linalg.norm([first, second], axis=1)
-        along = first + side * second @ _QUARTER
-        if min(*lengths, np.linalg.norm(along)) < 1e-6:
-            return None
-        return np.concatenate([centre, lengths[0] * along / np.linalg.norm(along), [lengths[1] / lengths[0]]])
+        """Return the ellipse with axes at right angles nearest to two semi-diameters; None where one has no length."""
+        axes = at_right_angles(first, second)
+        return None if axes is None else np.concatenate([centre, axes[0], [axes[1]]])
 
     def _ellipse(self, theta: Array) -> Ellipse:
         return Ellipse(theta[:2], theta[2:4], theta[4] * self.side * _QUARTER @ theta[2:4])

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bregma.ellipse import Ellipse, tukey, unit_normals
+from bregma.ellipse import Ellipse, at_right_angles, tukey, unit_normals
 from bregma.errors import InputError
 from bregma.geometry import Array
 
@@ -203,22 +203,17 @@ def turn_sd(start: Start, cov: Array) -> float:
 def start_of(ends: Array, factors: Array) -> Start | None:
     """Return the ellipse by the ends ``(4, 2)`` of its first axis, then of its second; None without extent.
 
-    An axis points where the first diameter, and the second turned by a right angle, point together.
-
     Args:
         ends: in pixels.
         factors: ``(2,)`` what makes pixels square.
     """
     p = ends * factors
-    first, second = (p[0] - p[1]) / 2, (p[2] - p[3]) / 2
-    lengths = np.linalg.norm([first, second], axis=1)
-    side = -1.0 if first[0] * second[1] - first[1] * second[0] < 0 else 1.0
-    along = first + side * second @ _QUARTER
-    if min(*lengths, float(np.linalg.norm(along))) < 1.0:
+    axes = at_right_angles((p[0] - p[1]) / 2, (p[2] - p[3]) / 2)
+    if axes is None:
         return None
-    u = lengths[0] * along / np.linalg.norm(along)
-    v = lengths[1] * side * (_QUARTER @ u) / lengths[0]
-    return Start(Ellipse(p.mean(axis=0), u, v), factors)
+    u, ratio, side = axes
+    ellipse = Ellipse(p.mean(axis=0), u, ratio * side * _QUARTER @ u)
+    return None if ellipse.semi_axes[1] < 1.0 else Start(ellipse, factors)
 
 
 def moved(start: Start, rng: np.random.Generator) -> Start:
