@@ -20,6 +20,7 @@ from bregma.phantoms import make_phantoms
 from bregma.prediction.predictor import Predictor
 from bregma.types import ArrayImage, Dataset
 from bregma.workflows import TrainResult, compare, evaluate, measure, train
+from bregma.workflows.evaluation import evaluate_folds
 
 CPU = PredictConfig(accelerator="cpu")
 DRAWS = EvaluationSettings(draws=100)
@@ -171,3 +172,16 @@ def test_the_table_of_measurements_fits_the_labels(run: Path, spots: Dataset) ->
         gap = 0.5 * float(np.linalg.norm(case.landmarks.points[0] - case.landmarks.points[1]))
         assert float(rows[case.id]["true"]) == pytest.approx(gap, rel=1e-12)
         assert rows[case.id]["true_grade"] == ("large" if gap >= 10 else "small")
+
+
+def test_images_that_failed_in_their_fold_count_as_failures(run: Path, spots: Dataset, tmp_path: Path) -> None:
+    for part in ("val", "test"):
+        score(run, spots, tmp_path / part, part=part)
+    folds = [tmp_path / "val", tmp_path / "test"]
+    lost = spots.splits["train"][0]
+    clean = evaluate_folds(folds, spots, out=tmp_path / "clean", name="folds")
+    held_out = [*spots.splits["val"], *spots.splits["test"], lost]
+    whole = evaluate_folds(folds, spots, out=tmp_path / "whole", name="folds", held_out=held_out)
+    assert whole.agreements[0].failed == clean.agreements[0].failed + 1
+    assert any(f"no prediction and count as failures of all their landmarks: {lost}" in note for note in whole.notes)
+    assert whole.metrics["mre_px"].value == clean.metrics["mre_px"].value
