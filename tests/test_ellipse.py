@@ -133,3 +133,23 @@ def test_lines_are_no_ellipses() -> None:
         through_diameters([[0, 0], [2, 0]], [[1, 0], [3, 0]])
     with pytest.raises(InputError, match="finite"):
         Ellipse([0, 0], [np.inf, 0], [0, 1])
+
+
+def test_a_small_step_moves_points_as_their_derivatives_say() -> None:
+    one = Ellipse(np.array([3.0, 5.0]), np.array([4.0, 3.0]), np.array([1.5, -2.0]))
+    angles = np.linspace(0, 6, 9)
+    for number in range(5):
+        step = np.zeros(5)
+        step[number] = 1e-6
+        moved = (one.moved(step).points(angles) - one.points(angles)) / 1e-6
+        np.testing.assert_allclose(moved, one.moves(angles)[:, :, number], atol=1e-5)
+        nearer = (one.distance(one.points(angles)) - one.moved(step).distance(one.points(angles))) / 1e-6
+        np.testing.assert_allclose(nearer, one.across(one.points(angles))[:, number], atol=1e-4)
+
+
+def test_normals_point_outward_on_either_side() -> None:
+    for v in ([1.5, -2.0], [-1.5, 2.0]):
+        one = Ellipse(np.array([3.0, 5.0]), np.array([4.0, 3.0]), np.array(v))
+        angles = np.linspace(0, 6, 9)
+        assert (one.distance(one.points(angles) + 0.1 * one.normals(angles)) > 0).all()
+        np.testing.assert_allclose(np.linalg.norm(one.normals(angles), axis=1), 1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bregma import geometry
@@ -20,10 +20,10 @@ from bregma.unrolled import (
     SAMPLES,
     WRAP,
     Start,
+    direction_sd,
     ellipse_along,
     moved,
     start_of,
-    turn_sd,
     views_of,
 )
 
@@ -125,6 +125,10 @@ class TestLine:
     def test_what_is_encoded_is_read_again(self, seed: int) -> None:
         true = start(turned(seed % 360))
         off = moved(true, np.random.default_rng(seed))
+        # A few starts are so far off that the outline leaves the band about them.
+        columns = np.concatenate([view.line(true.ellipse)[:, 0] for view in views_of(off)])
+        assume(columns.min() >= 1)
+        assume(columns.max() <= OFFSETS - 2)
         found, _ = read(views_of(off), true.ellipse)
         order = [0, 1, 2, 3] if np.linalg.norm(found.ends[0] - true.ellipse.ends[0]) < 30 else [1, 0, 3, 2]
         np.testing.assert_allclose(found.ends, true.ellipse.ends[order], atol=1e-3)
@@ -214,7 +218,7 @@ def test_how_surely_the_direction_was_known() -> None:
     one = start(turned(30))
     # Both ends of a half axis of 60 px off by 2 px each: 2 / sqrt(2) / 60; of 48 px likewise; together, times three.
     expected = 3 * (2 * 60**2 / 4 + 2 * 48**2 / 4) ** -0.5
-    assert turn_sd(one, np.tile(4 * np.eye(2), (4, 1, 1))) == pytest.approx(expected)
+    assert direction_sd(one, np.tile(4 * np.eye(2), (4, 1, 1))) == pytest.approx(expected)
 
 
 def test_starts_are_off_as_said_and_from_anywhere() -> None:

@@ -78,6 +78,39 @@ class Ellipse:
         t = np.asarray(angles, dtype=np.float64)[:, None]
         return np.asarray(np.cos(t) * self.v - np.sin(t) * self.u)
 
+    def normals(self, angles: ArrayLike) -> Array:
+        """Return unit vectors ``(n, 2)`` at right angles to the outline, outward, at parameters ``(n,)``."""
+        normals = unit_normals(self.tangents(angles))
+        out = np.einsum("ni,ni->n", normals, self.points(angles) - self.centre)
+        return np.asarray(normals * np.sign(out)[:, None])
+
+    def moves(self, angles: ArrayLike) -> Array:
+        """Return the derivatives ``(n, 2, 5)`` of :meth:`points` by the numbers that :meth:`moved` changes."""
+        t = np.asarray(angles, dtype=np.float64)[:, None]
+        u, v = (d / np.linalg.norm(d) for d in (self.u, self.v))
+        turned = (self.points(angles) - self.centre) @ _QUARTER.T
+        shift = np.broadcast_to(np.eye(2), (len(t), 2, 2))
+        return np.concatenate([shift, np.stack([np.cos(t) * u, np.sin(t) * v, turned], axis=-1)], axis=-1)
+
+    def across(self, points: Array) -> Array:
+        """Return how far the outline comes towards points ``(n, 2)``, ``(n, 5)``, with the same numbers."""
+        relative = (points - self.centre) @ np.linalg.inv(self.matrix).T
+        angles = np.arctan2(relative[:, 1], relative[:, 0])
+        return np.asarray(np.einsum("ni,nij->nj", self.normals(angles), self.moves(angles)))
+
+    def moved(self, step: ArrayLike) -> Ellipse:
+        """Return the ellipse after a step ``(5,)``: shifted in x and y, u and v made longer, both turned together.
+
+        The turn is in radians from x to y; u and v stay at the angle to each other that they have.
+        """
+        numbers = np.asarray(step, dtype=np.float64)
+        longer_u, longer_v, turn = numbers[2:]
+        cos, sin = np.cos(turn), np.sin(turn)
+        rotation = np.array([[cos, -sin], [sin, cos]])
+        lengths = ((self.u, longer_u), (self.v, longer_v))
+        u, v = (rotation @ (d * (1 + longer / np.linalg.norm(d))) for d, longer in lengths)
+        return Ellipse(self.centre + numbers[:2], u, v)
+
     def under(self, matrix: Array) -> Ellipse:
         """Return the image of the ellipse under an affine map ``(3, 3)``."""
         return Ellipse(geometry.apply(matrix, self.centre[None])[0], matrix[:2, :2] @ self.u, matrix[:2, :2] @ self.v)
@@ -185,20 +218,9 @@ def tukey(errors: Array) -> Array:
 
 def _improved(ellipse: Ellipse, x: Array, away: Array, weights: Array) -> tuple[float, Ellipse]:
     """Return the longest change of an end, and the ellipse after one weighted Gauss-Newton step."""
-    relative = (x - ellipse.centre) @ np.linalg.inv(ellipse.matrix).T
-    angles = np.arctan2(relative[:, 1], relative[:, 0])
-    normals = unit_normals(ellipse.tangents(angles))
-    # Turning is the fifth freedom: u and v are turned together, so that they stay at right angles.
-    moves = [np.ones_like(angles), np.ones_like(angles), np.cos(angles), np.sin(angles)]
-    directions = [np.array([1.0, 0.0]), np.array([0.0, 1.0]), *(d / np.linalg.norm(d) for d in (ellipse.u, ellipse.v))]
-    columns = [m * (normals @ d) for m, d in zip(moves, directions, strict=True)]
-    columns.append(np.einsum("ij,ij->i", normals, (ellipse.points(angles) - ellipse.centre) @ _QUARTER.T))
     root = np.sqrt(weights)
-    step = np.linalg.lstsq(np.stack(columns, axis=1) * root[:, None], away * root, rcond=1e-10)[0]
-    centre = ellipse.centre + step[:2]
-    turn = np.array([[np.cos(step[4]), -np.sin(step[4])], [np.sin(step[4]), np.cos(step[4])]])
-    u, v = (turn @ (d * (1 + s / np.linalg.norm(d))) for d, s in zip((ellipse.u, ellipse.v), step[2:4], strict=True))
-    fitted = Ellipse(centre, u, v)
+    step = np.linalg.lstsq(ellipse.across(x) * root[:, None], away * root, rcond=1e-10)[0]
+    fitted = ellipse.moved(step)
     return float(np.abs(fitted.ends - ellipse.ends).max()), fitted
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bregma.ellipse import Ellipse, at_right_angles, tukey, unit_normals
+from bregma.ellipse import Ellipse, at_right_angles, tukey
 from bregma.errors import InputError
 from bregma.geometry import Array
 
@@ -72,17 +72,11 @@ class Start:
         """The shorter semi-axis, in which distances across are counted."""
         return self.ellipse.semi_axes[1]
 
-    def normals(self, angles: Array) -> Array:
-        """Return unit vectors ``(n, 2)`` that point outward."""
-        normals = unit_normals(self.ellipse.tangents(angles))
-        out = np.einsum("ni,ni->n", normals, self.ellipse.points(angles) - self.ellipse.centre)
-        return np.asarray(normals * np.sign(out)[:, None])
-
     def picture(self, image: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the band ``(ROWS, OFFSETS)`` of an image ``(H, W)``; beyond the image there is 0."""
         across = np.linspace(-BAND, BAND, OFFSETS) * self.unit
         angles = self.angles
-        places = self.ellipse.points(angles)[:, None] + across[None, :, None] * self.normals(angles)[:, None]
+        places = self.ellipse.points(angles)[:, None] + across[None, :, None] * self.ellipse.normals(angles)[:, None]
         places = places / self.factors
         step = float(across[1] - across[0]) / float(np.sqrt(self.factors.prod()))
         # Across the outline, pixels finer than the picture's are averaged, so that none is left out.
@@ -94,7 +88,7 @@ class Start:
         """Return where another ellipse runs on the picture: points ``(SAMPLES, 2)``, ``(x, y)`` in its pixels."""
         rows = _rows()
         angles = np.interp(rows, np.arange(ROWS), self.angles)
-        points, normals = self.ellipse.points(angles), self.normals(angles)
+        points, normals = self.ellipse.points(angles), self.ellipse.normals(angles)
         away = np.zeros(len(angles))
         for _ in range(_NEWTON):
             away = away - other.distance(points + away[:, None] * normals)
@@ -113,7 +107,7 @@ class Start:
         per_column = 2 * BAND / (OFFSETS - 1)
         away = (line[once] * per_column - BAND) * self.unit
         spread = np.asarray((variance[once] * per_column**2 + _FLOOR**2) * self.unit**2, dtype=np.float64)
-        return self.ellipse.points(angles) + away[:, None] * self.normals(angles), spread
+        return self.ellipse.points(angles) + away[:, None] * self.ellipse.normals(angles), spread
 
 
 def views_of(start: Start) -> tuple[Start, ...]:
@@ -155,32 +149,40 @@ def ellipse_along(
         away = ellipse.distance(points)
         scale = max(_FLOOR * unit, _TO_SD * float(np.median(np.abs(away))))
         used = tukey(away / scale)
-        across = _across(ellipse, points)
+        across = ellipse.across(points)
         information = (across.T * (used * single)) @ across
         information[4, 4] += known
         pull = across.T @ (used * single * away)
         pull[4] -= known * turned
-        step = np.asarray(np.linalg.solve(information, pull), dtype=np.float64)
-        ellipse, turned = _stepped(ellipse, step), turned + step[4]
+        step = np.linalg.solve(information, pull)
+        ellipse, turned = ellipse.moved(step), turned + step[4]
         if np.abs(step[:4]).max() < _SETTLED * unit and abs(step[4]) < _SETTLED:
             break
     if scale > _WORST * unit:
         raise InputError("the samples of the outline lie on no ellipse")
     misfit = float((used * away**2 / spread).sum() / used.sum())
-    ends = _moves(ellipse, np.array([0.0, np.pi, np.pi / 2, 3 * np.pi / 2]))
-    cov = max(1.0, misfit) * np.linalg.inv(information)
-    return ellipse, np.asarray(np.einsum("nij,jk,nlk->nil", ends, cov, ends))
+    named, angles = _named(ellipse, views[0].ellipse)
+    ends, cov = ellipse.moves(angles), max(1.0, misfit) * np.linalg.inv(information)
+    return named, np.asarray(np.einsum("nij,jk,nlk->nil", ends, cov, ends))
 
 
-def _stepped(ellipse: Ellipse, step: Array) -> Ellipse:
-    """Return an ellipse moved, made longer along either axis, and turned, by so much."""
-    cos, sin = np.cos(step[4]), np.sin(step[4])
-    turn = np.array([[cos, -sin], [sin, cos]])
-    u, v = (turn @ (d * (1 + s / np.linalg.norm(d))) for d, s in zip((ellipse.u, ellipse.v), step[2:4], strict=True))
-    return Ellipse(ellipse.centre + step[:2], u, v)
+def _named(ellipse: Ellipse, before: Ellipse) -> tuple[Ellipse, Array]:
+    """Return an ellipse with its axes called as those that they point along, and where its ``ends`` are on the given.
+
+    On the way from one that is nearly round a step may turn by a right angle, and the first axis become the second.
+    """
+    axes = np.stack([ellipse.u, -ellipse.u, ellipse.v, -ellipse.v])
+    angles = np.array([0.0, np.pi, np.pi / 2, 3 * np.pi / 2])
+    first = int((axes @ before.u / np.linalg.norm(axes, axis=1)).argmax())
+    rest = [2, 3] if first < 2 else [0, 1]
+    second = max(rest, key=lambda n: float(axes[n] @ before.v))
+    return (
+        Ellipse(ellipse.centre, axes[first], axes[second]),
+        np.array([angles[first], angles[first] + np.pi, angles[second], angles[second] + np.pi]),
+    )
 
 
-def turn_sd(start: Start, cov: Array) -> float:
+def direction_sd(start: Start, cov: Array) -> float:
     """Return how surely, in radians, the direction of an ellipse's axes is known by its ends.
 
     It is three times what their covariances say: they come from a coarser look at the same image, whose error in the
@@ -239,21 +241,3 @@ def _rows() -> Array:
 
 def _column(away: Array) -> Array:
     return np.asarray((away + BAND) / (2 * BAND) * (OFFSETS - 1))
-
-
-def _across(ellipse: Ellipse, points: Array) -> Array:
-    """Return how far the ellipse moves towards points, ``(n, 5)``, with its five numbers."""
-    relative = (points - ellipse.centre) @ np.linalg.inv(ellipse.matrix).T
-    angles = np.arctan2(relative[:, 1], relative[:, 0])
-    normals = unit_normals(ellipse.tangents(angles))
-    out = np.einsum("ni,ni->n", normals, ellipse.points(angles) - ellipse.centre)
-    return np.asarray(np.einsum("ni,nij->nj", normals * np.sign(out)[:, None], _moves(ellipse, angles)))
-
-
-def _moves(ellipse: Ellipse, angles: Array) -> Array:
-    """Return the derivatives ``(n, 2, 5)`` of points by centre, lengths of both semi-axes, and turn."""
-    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    u, v = ellipse.u / np.linalg.norm(ellipse.u), ellipse.v / np.linalg.norm(ellipse.v)
-    turned = (ellipse.points(angles) - ellipse.centre) @ _QUARTER.T
-    shift = np.broadcast_to(np.eye(2), (len(angles), 2, 2))
-    return np.concatenate([shift, np.stack([cos * u, sin * v, turned], axis=-1)], axis=-1)

@@ -19,7 +19,7 @@ from bregma.prediction.order import reordered
 from bregma.schema import LandmarkSchema, Outline
 from bregma.shape_model import isotropic
 from bregma.types import ArrayImage, Case, LandmarkSet, Prediction, Status
-from bregma.unrolled import OFFSETS, ROWS, Start, ellipse_along, moved, start_of, turn_sd, views_of
+from bregma.unrolled import OFFSETS, ROWS, Start, direction_sd, ellipse_along, moved, start_of, views_of
 
 _FULL = 65535
 _PRESENT = 0.5
@@ -53,7 +53,7 @@ def look_along(prediction: Prediction, case: Case, outline: Outline, bundle: Bun
     read = [one for one in answers if isinstance(one, Prediction)]
     if len(read) < len(answers):
         return prediction
-    before = turn_sd(start, prediction.cov[index])
+    before = direction_sd(start, prediction.cov[index])
     try:
         ellipse, cov = ellipse_along(
             views, [a.mean[:, 0] for a in read], [a.cov[:, 0, 0] for a in read], turn_sd=before

@@ -25,6 +25,7 @@ _MOST = {"train": 20000, "val": 400}
 _COPIES = {"train": 8, "val": 1}
 """Pictures of every outline, each about an ellipse that is off by other numbers."""
 _MOVING = ("rotation_deg", "scale", "anisotropy", "shift", "flip", "elastic", "elastic_alpha")
+"""Settings of ``augment`` that would move samples of an unrolled outline off their rows."""
 _FEWEST = 16
 _OUTLINE_RECIPE: dict[str, object] = {
     "title": "An outline, unrolled",
